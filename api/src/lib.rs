@@ -1,0 +1,38 @@
+//! HTTP: provisioning under `/api/v1`, inference under `/v1`, the portal, and
+//! the internal listener for workers. No SQL here (`store`), no rules (`domain`).
+
+mod accelerators;
+mod accounts;
+mod audit;
+mod audit_log;
+pub mod auth;
+mod changes;
+pub mod cursor;
+mod endpoints;
+pub mod extract;
+mod files;
+mod gateway;
+mod health;
+mod internal;
+mod jobs;
+mod keys;
+mod models;
+mod openapi;
+mod passwords;
+mod portal;
+pub mod problem;
+mod projects;
+mod server;
+mod sessions;
+mod settings;
+mod state;
+mod tenants;
+mod usage;
+mod v1;
+mod workers;
+
+pub use accounts::{AdminOutcome, bootstrap_admin};
+pub use openapi::openapi;
+pub use server::{RunError, Server, run};
+pub use settings::Settings;
+pub use state::{App, Deps};

@@ -1,0 +1,56 @@
+//! How an error is told: one sentence, and its causes only when asked for.
+
+use std::io;
+
+/// The text for the terminal. Without `verbose` it is the outermost sentence,
+/// with the innermost cause if that is an operating system's error, which says
+/// what the sentence cannot know ("permission denied").
+pub fn describe(error: &anyhow::Error, verbose: bool) -> String {
+    if is_disk_full(error) {
+        let more = if verbose { format!("\n  {error:#}") } else { String::new() };
+        return format!("error: the disk is full: free some space and run this again{more}");
+    }
+    if verbose {
+        return format!("error: {error:#}");
+    }
+    let sentence = error.to_string();
+    match error.root_cause().downcast_ref::<io::Error>() {
+        Some(cause) if error.chain().count() > 1 && !sentence.contains(&cause.to_string()) => {
+            format!("error: {sentence}: {cause}")
+        }
+        _ => format!("error: {sentence}"),
+    }
+}
+
+/// Whether anything in the chain is the operating system's "no space left".
+pub fn is_disk_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| {
+            matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn one_sentence_unless_asked_for_more() {
+        let error = Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied))
+            .context("cannot read secrets/pepper")
+            .context("the API cannot start")
+            .unwrap_err();
+        assert_eq!(describe(&error, false), "error: the API cannot start: permission denied");
+        assert!(describe(&error, true).contains("secrets/pepper"));
+    }
+
+    #[test]
+    fn a_full_disk_is_said_first() {
+        let error =
+            Err::<(), _>(io::Error::from(io::ErrorKind::StorageFull)).context("cannot write x").unwrap_err();
+        assert_eq!(describe(&error, false), "error: the disk is full: free some space and run this again");
+    }
+}

@@ -1,0 +1,67 @@
+//! Accelerator classes, devices and what work asks of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DeviceId, WorkerId};
+
+/// One whole accelerator, in the thousandths that quota and placement count in.
+pub const WHOLE_MILLI: u32 = 1000;
+
+/// The class of plain processors; its devices have a thousand milli a core.
+pub const CPU_CLASS: &str = "cpu";
+
+/// A kind of device that quota is counted in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AcceleratorClass {
+    /// e.g. `cpu`, `nvidia-h100-80g`, `ascend-910b`.
+    pub name: String,
+    /// For people.
+    pub description: String,
+}
+
+/// What a worker reports about one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceReport {
+    /// Position on the worker, from 0; stable over restarts.
+    pub ordinal: u32,
+    /// Accelerator class.
+    pub class: String,
+    /// Memory that work may use.
+    pub memory_bytes: u64,
+    /// Capacity: 1000 per accelerator, or per core of class `cpu`.
+    pub milli: u32,
+}
+
+/// A device as the scheduler and the fleet page see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Device {
+    /// Identifier.
+    pub id: DeviceId,
+    /// The worker that owns it.
+    pub worker_id: WorkerId,
+    /// Position on the worker.
+    pub ordinal: u32,
+    /// Accelerator class.
+    pub class: String,
+    /// Memory that work may use.
+    pub memory_bytes: u64,
+    /// Capacity in thousandths.
+    pub milli: u32,
+    /// Memory of live placements.
+    pub used_memory_bytes: u64,
+    /// Thousandths of live placements.
+    pub used_milli: u32,
+}
+
+/// What one workload needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceRequest {
+    /// Accelerator class.
+    pub class: String,
+    /// Memory on the device.
+    pub memory_bytes: u64,
+    /// Thousandths of a device.
+    pub milli: u32,
+}

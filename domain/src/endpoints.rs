@@ -1,0 +1,40 @@
+//! Endpoints: long-lived services of a model version.
+
+use serde::{Deserialize, Serialize};
+
+use crate::accelerators::ResourceRequest;
+use crate::models::Sha256Digest;
+use crate::tenants::Slug;
+use crate::{EndpointId, ProjectId, TenantId, Timestamp, VersionId};
+
+/// Most replicas one endpoint may ask for.
+pub const MAX_REPLICAS: u32 = 1000;
+
+/// A service of one model version, called by its name as `model` in `/v1`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Endpoint {
+    /// Identifier.
+    pub id: EndpointId,
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// Unique in the tenant; what clients send as `model`.
+    pub name: Slug,
+    /// What it serves.
+    pub version_id: VersionId,
+    /// Name of the model it serves.
+    pub model: Slug,
+    /// Digest of the version it serves.
+    pub version_digest: Sha256Digest,
+    /// How many replicas should run.
+    pub replicas: u32,
+    /// What each replica asks for.
+    pub resources: ResourceRequest,
+    /// How many replicas answer now.
+    pub ready_replicas: u32,
+    /// Why replicas wait or fail, in plain words; `None` when all is well.
+    pub reason: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+}

@@ -1,0 +1,25 @@
+//! Types and rules of Chancery. No I/O: nothing here opens a file, a socket or
+//! a database, and time and randomness come in as arguments.
+#![warn(missing_docs)]
+
+pub mod accelerators;
+pub mod audit;
+pub mod endpoints;
+pub mod files;
+pub mod ids;
+pub mod inference;
+pub mod jobs;
+pub mod keys;
+pub mod models;
+pub mod outbox;
+pub mod planner;
+pub mod principals;
+pub mod projects;
+pub mod tenants;
+pub mod time;
+pub mod usage;
+pub mod workers;
+pub mod workloads;
+
+pub use ids::*;
+pub use time::{Clock, Timestamp};

@@ -1,0 +1,1 @@
+//! The planner: a snapshot in, decisions out. No I/O, no clock.

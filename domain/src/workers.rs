@@ -1,0 +1,254 @@
+//! Workers, and the protocol of the internal listener that they speak:
+//! join, report, desired state, leases of job chunks.
+
+use serde::{Deserialize, Serialize};
+
+use crate::accelerators::{Device, DeviceReport};
+use crate::inference::{FailureKind, FinishReason, GenerateRequest, TokenCounts};
+use crate::models::{Manifest, Sha256Digest};
+use crate::tenants::Slug;
+use crate::workloads::WorkloadOwner;
+use crate::{JobId, LeaseToken, PlacementId, TenantId, Timestamp, VersionId, WorkerId};
+
+/// A worker that has not reported for this long is lost: its placements end
+/// and its leases with them.
+pub const WORKER_LOST_SECS: u64 = 15;
+/// Workers report at least this often.
+pub const REPORT_INTERVAL_SECS: u64 = 3;
+/// Longest that a request for desired state is held.
+pub const DESIRED_WAIT_SECS: u64 = 20;
+/// How long a lease of a chunk lasts unless renewed.
+pub const LEASE_TTL_SECS: u64 = 30;
+/// Most devices of one worker.
+pub const MAX_DEVICES: usize = 64;
+/// Most placements in one report.
+pub const MAX_REPORTED_PLACEMENTS: usize = 1024;
+
+/// A process that owns the accelerators of one node, as the fleet page sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Worker {
+    /// Identifier.
+    pub id: WorkerId,
+    /// Unique name, by default the host's.
+    pub name: Slug,
+    /// Pool it joined.
+    pub pool: Slug,
+    /// Where it stands.
+    pub zone: Slug,
+    /// Base URL of its inference listener.
+    pub address: String,
+    /// Nothing new is placed on it.
+    pub cordoned: bool,
+    /// Whether it reported within [`WORKER_LOST_SECS`].
+    pub live: bool,
+    /// Its devices.
+    pub devices: Vec<Device>,
+    /// Last report.
+    pub seen_at: Timestamp,
+    /// When it first joined.
+    pub created_at: Timestamp,
+}
+
+/// `POST /internal/v1/join`, with the join token as bearer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// Unique name. Joining again under it replaces the former process, whose
+    /// credential and leases end.
+    pub name: Slug,
+    /// Pool.
+    pub pool: Slug,
+    /// Zone.
+    pub zone: Slug,
+    /// Base URL under which gateways reach its inference listener.
+    pub address: String,
+    /// What it has.
+    pub devices: Vec<DeviceReport>,
+}
+
+/// Identity of a worker.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct JoinResponse {
+    /// Who it is.
+    pub worker_id: WorkerId,
+    /// Bearer for everything else on the internal listener.
+    pub credential: String,
+    /// Bearer that gateways present to its inference listener.
+    pub gateway_key: String,
+}
+
+/// Where a worker is with one placement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObservedState {
+    /// Fetching, verifying, loading.
+    Starting,
+    /// Answers.
+    Ready,
+    /// Cannot start, or died and is being restarted; `detail` says why.
+    Failing,
+    /// Drained: let go of everything.
+    Ended,
+}
+
+/// What a worker says of one placement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlacementReport {
+    /// Which.
+    pub placement_id: PlacementId,
+    /// The generation it was told.
+    pub generation: i64,
+    /// Where it is.
+    pub state: ObservedState,
+    /// In plain words.
+    pub detail: Option<String>,
+}
+
+/// `POST /internal/v1/report`: heartbeat and observed state. Answered with 204.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportRequest {
+    /// Everything it holds.
+    pub placements: Vec<PlacementReport>,
+}
+
+/// A version to hold in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredVersion {
+    /// Identifier.
+    pub id: VersionId,
+    /// Digest of the manifest; the worker recomputes it.
+    pub digest: Sha256Digest,
+    /// Its files, fetched by digest from `/internal/v1/blobs/{sha256}`.
+    pub manifest: Manifest,
+}
+
+/// One placement to make true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredPlacement {
+    /// Which.
+    pub placement_id: PlacementId,
+    /// Its generation; a report or lease with another is stale.
+    pub generation: i64,
+    /// Whose work it is.
+    pub tenant_id: TenantId,
+    /// What it is part of.
+    pub owner: WorkloadOwner,
+    /// What to load.
+    pub version: DesiredVersion,
+    /// Memory it may use on its device.
+    pub memory_bytes: u64,
+    /// Thousandths it may use of its device.
+    pub milli: u32,
+    /// Finish what runs and let go.
+    pub drain: bool,
+}
+
+/// `GET /internal/v1/desired?after=REVISION`: held until it differs from
+/// `after`, at most [`DESIRED_WAIT_SECS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredState {
+    /// Epoch of the scheduler that made it. Workers obey no lower one.
+    pub epoch: i64,
+    /// Names this content.
+    pub revision: String,
+    /// Everything the worker should hold.
+    pub placements: Vec<DesiredPlacement>,
+}
+
+/// `POST /internal/v1/jobs/{job}/lease`. Answered with a [`LeasedChunk`], or
+/// 204 when nothing is left to lease.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// The job's share it works for.
+    pub placement_id: PlacementId,
+    /// Its generation.
+    pub generation: i64,
+}
+
+/// One line of a job to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeasedLine {
+    /// Number of the line, from 0.
+    pub line: u64,
+    /// What to generate.
+    pub request: GenerateRequest,
+}
+
+/// A chunk of a job's lines, for a while.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeasedChunk {
+    /// The job.
+    pub job_id: JobId,
+    /// The chunk's number in the job.
+    pub index: u32,
+    /// Proves the lease.
+    pub token: LeaseToken,
+    /// When it ends unless renewed.
+    pub expires_at: Timestamp,
+    /// What to run.
+    pub lines: Vec<LeasedLine>,
+}
+
+/// `POST /internal/v1/jobs/{job}/chunks/{index}/renew`. 409 when the lease is
+/// lost: stop working on it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// Proves the lease.
+    pub token: LeaseToken,
+}
+
+/// The answer to a renewal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RenewResponse {
+    /// When it ends now.
+    pub expires_at: Timestamp,
+}
+
+/// How one line went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineOutcome {
+    /// Answered.
+    Answered {
+        /// The whole text.
+        text: String,
+        /// Why it ended.
+        reason: FinishReason,
+        /// Tokens counted by the engine.
+        counts: TokenCounts,
+        /// Milliseconds on the accelerator.
+        accelerator_ms: u64,
+    },
+    /// Not answered.
+    Failed {
+        /// Class of the failure.
+        kind: FailureKind,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Outcome of one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompletedLine {
+    /// Number of the line.
+    pub line: u64,
+    /// How it went.
+    pub outcome: LineOutcome,
+}
+
+/// `POST /internal/v1/jobs/{job}/chunks/{index}/complete`: results of every
+/// leased line, committed together. 409 when the lease is lost: drop them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompleteRequest {
+    /// Proves the lease.
+    pub token: LeaseToken,
+    /// One for each leased line.
+    pub lines: Vec<CompletedLine>,
+}

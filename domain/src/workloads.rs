@@ -1,0 +1,109 @@
+//! Workloads and placements: what is to run, and where it runs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::accelerators::ResourceRequest;
+use crate::{
+    DeviceId, EndpointId, JobId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId,
+};
+
+/// What a workload is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadOwner {
+    /// A replica of an endpoint.
+    Endpoint(EndpointId),
+    /// A share of a job.
+    Job(JobId),
+}
+
+/// Where a workload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadState {
+    /// Not placed; `reason` says why.
+    Pending,
+    /// Has a live placement.
+    Placed,
+    /// Over; never placed again.
+    Ended,
+}
+
+/// What the scheduler sees: a replica or a job's share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Workload {
+    /// Identifier.
+    pub id: WorkloadId,
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// What it is part of.
+    pub owner: WorkloadOwner,
+    /// The model version it needs in memory.
+    pub version_id: VersionId,
+    /// What it asks for.
+    pub resources: ResourceRequest,
+    /// Where it stands.
+    pub state: WorkloadState,
+    /// Counts placements of this workload; a placement with another is stale.
+    pub generation: i64,
+    /// Why it waits, in plain words.
+    pub reason: Option<String>,
+    /// When it was created; the order of admission.
+    pub created_at: Timestamp,
+}
+
+/// Where a placement stands. `Ended` frees its devices; all others hold them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlacementState {
+    /// The worker is to make it true.
+    Assigned,
+    /// The worker says it answers.
+    Ready,
+    /// The worker is to finish what it does and let go.
+    Draining,
+    /// Over.
+    Ended,
+}
+
+macro_rules! names {
+    ($type:ident { $($variant:ident => $name:literal),* $(,)? }) => {
+        impl $type {
+            /// Name in the database and the API.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+        impl std::str::FromStr for $type {
+            type Err = String;
+            fn from_str(s: &str) -> Result<Self, String> {
+                match s { $($name => Ok(Self::$variant),)* _ => Err(format!("{s:?} is no {}", stringify!($type))) }
+            }
+        }
+    };
+}
+names!(WorkloadState { Pending => "pending", Placed => "placed", Ended => "ended" });
+names!(PlacementState { Assigned => "assigned", Ready => "ready", Draining => "draining", Ended => "ended" });
+
+/// A workload on particular devices of one worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Placement {
+    /// Identifier.
+    pub id: PlacementId,
+    /// What is placed.
+    pub workload_id: WorkloadId,
+    /// The workload's generation that this placement fulfils.
+    pub generation: i64,
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// Where.
+    pub worker_id: WorkerId,
+    /// On which of its devices.
+    pub devices: Vec<DeviceId>,
+    /// Where it stands.
+    pub state: PlacementState,
+    /// What the worker last said about it, e.g. why it cannot start.
+    pub detail: Option<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}

@@ -1,0 +1,51 @@
+//! The audit log's rows. Written in the transaction of the act they record.
+
+use domain::audit::{AuditEvent, Verdict};
+use domain::{AuditId, TenantId, Timestamp};
+use sqlx::query;
+use time::OffsetDateTime;
+
+use crate::{StoreError, Tx};
+
+/// An audit event of an allowed act, with nothing in `detail`.
+pub fn allowed(
+    tenant: Option<TenantId>,
+    now: Timestamp,
+    actor: impl Into<String>,
+    action: &str,
+    object: impl Into<String>,
+) -> AuditEvent {
+    AuditEvent {
+        id: AuditId::generate(),
+        tenant_id: tenant,
+        at: now,
+        actor: actor.into(),
+        action: action.to_owned(),
+        object: object.into(),
+        verdict: Verdict::Allowed,
+        detail: serde_json::json!({}),
+    }
+}
+
+/// Records an act. If this fails, the transaction must not commit.
+pub async fn record(tx: &mut impl Tx, event: &AuditEvent) -> Result<(), StoreError> {
+    let verdict = match event.verdict {
+        Verdict::Allowed => "allowed",
+        Verdict::Denied => "denied",
+    };
+    query!(
+        "INSERT INTO audit_events (id, tenant_id, at, actor, action, object, verdict, detail)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        event.id.0,
+        event.tenant_id.map(|t| t.0),
+        OffsetDateTime::from(event.at),
+        event.actor,
+        event.action,
+        event.object,
+        verdict,
+        event.detail,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}

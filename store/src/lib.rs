@@ -1,0 +1,31 @@
+//! Every SQL statement, and the object store. The only ways to the database
+//! are a [`TenantTx`], which sees one tenant's rows, and a [`SystemTx`], for
+//! loops and the gateway; both drop to a restricted role, so a connection that
+//! forgot to choose sees nothing at all.
+#![warn(missing_docs)]
+
+pub mod audit;
+pub mod endpoints;
+pub mod files;
+pub mod jobs;
+pub mod keys;
+pub mod leadership;
+pub mod listen;
+pub mod migrate;
+pub mod models;
+pub mod objects;
+pub mod outbox;
+pub mod principals;
+pub mod projects;
+pub mod results;
+pub mod routes;
+pub mod tenants;
+pub mod usage;
+pub mod workers;
+pub mod workloads;
+
+mod error;
+mod tx;
+
+pub use error::StoreError;
+pub use tx::{Store, SystemTx, TenantTx, Tx};

@@ -1,0 +1,155 @@
+//! What every table must have, present and future: read from PostgreSQL's own
+//! catalogue, so that a new table cannot be forgotten.
+
+use sqlx::Row;
+use tests::database::{Database, rows};
+
+/// Tables that belong to no tenant.
+const SYSTEM_TABLES: &[&str] = &["_sqlx_migrations", "accelerator_classes", "devices", "leadership", "outbox", "sessions", "workers"];
+/// Tables whose rows may also be shared by all tenants (`tenant_id` is null).
+const SHARED_TABLES: &[&str] = &["models", "model_versions", "model_files"];
+/// Unique over all tenants on purpose: random identifiers and hashes of random
+/// secrets, which tell nothing; logins, which only the platform creates; and
+/// slugs of tenants.
+const GLOBAL_UNIQUES: &[&str] = &[
+    "api_keys_key_hash_key",
+    "placement_devices_pkey",
+    "placements_generation",
+    "placements_id_worker_id_key",
+    "placements_one_live",
+    "principals_login",
+    "tenants_slug_key",
+];
+/// Foreign keys to tables whose rows tenants share, or whose tenant a trigger compares.
+const SHARED_TARGETS: &[&str] =
+    &["tenants", "models", "model_versions", "accelerator_classes", "workers", "devices"];
+
+#[tokio::test]
+async fn every_table_is_isolated() {
+    let db = Database::fresh().await;
+    let mut su = db.superuser().await;
+    let tables = rows(
+        &mut su,
+        "SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relowner::regrole::text AS owner,
+                EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS has_tenant
+         FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1",
+    )
+    .await
+    .unwrap();
+    assert!(tables.len() > 20, "the catalogue was read");
+    for table in &tables {
+        let name: &str = table.get("relname");
+        assert_eq!(table.get::<&str, _>("owner"), "chancery_owner", "{name}");
+        if name == "_sqlx_migrations" {
+            continue;
+        }
+        assert!(table.get::<bool, _>("relrowsecurity"), "{name} has no row-level security");
+        assert!(table.get::<bool, _>("relforcerowsecurity"), "{name} does not bind its owner");
+        let has_tenant: bool = table.get("has_tenant");
+        assert_eq!(has_tenant || name == "tenants", !SYSTEM_TABLES.contains(&name), "{name} is on the wrong list");
+    }
+
+    let column = |name: &str| if name == "tenants" { "id" } else { "tenant_id" };
+    for table in &tables {
+        let name: &str = table.get("relname");
+        if SYSTEM_TABLES.contains(&name) {
+            continue;
+        }
+        let policies = rows(
+            &mut su,
+            &format!("SELECT policyname, cmd, roles::text, qual, with_check FROM pg_policies WHERE tablename = '{name}' AND 'chancery_tenant' = ANY(roles)"),
+        )
+        .await
+        .unwrap();
+        let expected = format!("({} = current_tenant())", column(name));
+        for policy in &policies {
+            let (policy_name, command): (&str, &str) = (policy.get("policyname"), policy.get("cmd"));
+            match policy_name {
+                "tenant_rows" => {
+                    assert_eq!(command, "ALL", "{name}");
+                    assert_eq!(policy.get::<Option<&str>, _>("qual"), Some(&*expected), "{name}");
+                    assert_eq!(policy.get::<Option<&str>, _>("with_check"), Some(&*expected), "{name}");
+                }
+                "shared_rows" => {
+                    assert!(SHARED_TABLES.contains(&name), "{name} shares rows");
+                    assert_eq!(command, "SELECT", "{name}");
+                    assert_eq!(policy.get::<Option<&str>, _>("qual"), Some("(tenant_id IS NULL)"), "{name}");
+                }
+                other => panic!("{name} has the unknown policy {other}"),
+            }
+        }
+        assert!(policies.iter().any(|p| p.get::<&str, _>("policyname") == "tenant_rows"), "{name} has no tenant policy");
+    }
+    db.finish().await;
+}
+
+#[tokio::test]
+async fn no_role_of_the_application_escapes() {
+    let db = Database::fresh().await;
+    let roles = rows(
+        &mut db.superuser().await,
+        "SELECT rolname, rolsuper, rolbypassrls, rolcanlogin, rolinherit FROM pg_roles WHERE rolname LIKE 'chancery%' ORDER BY 1",
+    )
+    .await
+    .unwrap();
+    let names: Vec<&str> = roles.iter().map(|r| r.get("rolname")).collect();
+    assert_eq!(names, ["chancery_app", "chancery_owner", "chancery_system", "chancery_tenant"]);
+    for role in &roles {
+        assert!(!role.get::<bool, _>("rolsuper") && !role.get::<bool, _>("rolbypassrls"));
+    }
+    assert!(!roles[0].get::<bool, _>("rolinherit"), "chancery_app has no rights until it takes a role");
+
+    for (what, sql) in [
+        ("rights of chancery_app", "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee = 'chancery_app'"),
+        ("rights of everybody", "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee = 'PUBLIC' AND table_schema = 'public'"),
+        ("TRUNCATE, which ignores row-level security", "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee IN ('chancery_tenant', 'chancery_system') AND privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')"),
+        ("changes of what is append-only", "SELECT count(*) FROM information_schema.role_table_grants WHERE table_name IN ('audit_events', 'usage', 'results', 'model_versions', 'model_files') AND grantee IN ('chancery_tenant', 'chancery_system') AND privilege_type IN ('UPDATE', 'DELETE')"),
+        ("views without security_invoker", "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm') AND NOT coalesce(reloptions @> ARRAY['security_invoker=true'], false)"),
+        ("SECURITY DEFINER functions", "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef"),
+    ] {
+        assert_eq!(db.count(sql).await, 0, "{what}");
+    }
+    db.finish().await;
+}
+
+#[tokio::test]
+async fn uniques_and_references_name_the_tenant() {
+    let db = Database::fresh().await;
+    let mut su = db.superuser().await;
+    let uniques = rows(
+        &mut su,
+        "SELECT i.relname AS index, ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = x.indrelid AND a.attnum = ANY(x.indkey::int2[])) AS columns
+         FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
+         WHERE x.indisunique AND t.relnamespace = 'public'::regnamespace
+           AND (t.relname = 'tenants' OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attname = 'tenant_id'))",
+    )
+    .await
+    .unwrap();
+    for unique in &uniques {
+        let (index, columns): (&str, Vec<String>) = (unique.get("index"), unique.get("columns"));
+        let local = columns.contains(&"tenant_id".to_owned());
+        // A value made at random tells another tenant nothing.
+        let random = columns.iter().all(|c| c == "id" || c == "version_id" || c == "path" || c == "model_id" || c == "digest");
+        assert!(local || random || GLOBAL_UNIQUES.contains(&index), "{index} {columns:?} leaks over tenants");
+    }
+
+    let references = rows(
+        &mut su,
+        "SELECT c.conname AS name, c.confrelid::regclass::text AS target,
+                EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.conrelid AND a.attnum = ANY(c.conkey) AND a.attname = 'tenant_id') AS local
+         FROM pg_constraint c WHERE c.contype = 'f' AND c.connamespace = 'public'::regnamespace
+           AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.conrelid AND a.attname = 'tenant_id')",
+    )
+    .await
+    .unwrap();
+    assert!(references.len() > 20, "the catalogue was read");
+    for reference in &references {
+        let (name, target): (&str, &str) = (reference.get("name"), reference.get("target"));
+        let composite_with_worker = name == "placement_devices_placement_id_worker_id_fkey";
+        assert!(
+            reference.get("local") || SHARED_TARGETS.contains(&target) || composite_with_worker,
+            "{name} accepts another tenant's row of {target}"
+        );
+    }
+    db.finish().await;
+}

@@ -1,0 +1,8 @@
+//! Boots what the tests need: the real PostgreSQL, the real router, the real
+//! processes. See `it/` for the tests.
+
+pub mod database;
+pub mod http;
+pub mod installation;
+pub mod python;
+pub mod wait;
