@@ -38,9 +38,9 @@ impl Cache {
             return Ok(Self { root, moved: true });
         }
         let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
-        let home = cargo_home
-            .or_else(|| Some(env::home_dir()?.join(".cargo")))
-            .with_context(|| format!("you have no home folder: set {DIR_VARIABLE} to a folder for what is built"))?;
+        let home = cargo_home.or_else(|| Some(env::home_dir()?.join(".cargo"))).with_context(|| {
+            format!("you have no home folder: set {DIR_VARIABLE} to a folder for what is built")
+        })?;
         Ok(Self { root: home.join("chancery"), moved: false })
     }
 
@@ -71,7 +71,9 @@ impl Cache {
     /// removed is built again when it is needed.
     pub fn keep_below_limit(&self, our_crates: &[String]) -> Result<()> {
         let limit = match env::var(LIMIT_VARIABLE) {
-            Ok(text) => text.parse().with_context(|| format!("{LIMIT_VARIABLE} is {text:?}: give a whole number"))?,
+            Ok(text) => {
+                text.parse().with_context(|| format!("{LIMIT_VARIABLE} is {text:?}: give a whole number"))?
+            }
             Err(_) => DEFAULT_LIMIT_GB,
         } * GB;
         let before = disk_usage(&self.root);
@@ -85,10 +87,8 @@ impl Cache {
             .collect();
         profiles.sort();
         // A build in progress holds this lock, as cargo does; skip its profile.
-        let locked: Vec<_> = profiles
-            .iter()
-            .filter_map(|(_, dir)| Some((dir, lock(&dir.join(".cargo-lock"))?)))
-            .collect();
+        let locked: Vec<_> =
+            profiles.iter().filter_map(|(_, dir)| Some((dir, lock(&dir.join(".cargo-lock"))?))).collect();
 
         for (dir, _) in &locked {
             remove(&dir.join("incremental"), &mut size);
@@ -105,7 +105,9 @@ impl Cache {
             if size <= limit {
                 break;
             }
-            children(dir).filter(|path| !path.ends_with(".cargo-lock")).for_each(|path| remove(&path, &mut size));
+            children(dir)
+                .filter(|path| !path.ends_with(".cargo-lock"))
+                .for_each(|path| remove(&path, &mut size));
         }
         println!(
             "cache: {:.1} GB of {} GB were used in {}; removed {:.1} GB of compiled code ({LIMIT_VARIABLE} sets the limit)",
@@ -120,7 +122,8 @@ impl Cache {
 
 /// The compiled units of our crates in one profile, with when they were built.
 fn units(profile: &Path, our_crates: &[String]) -> Vec<(SystemTime, Vec<PathBuf>)> {
-    let mut files: Vec<PathBuf> = children(&profile.join("deps")).chain(children(&profile.join("build"))).collect();
+    let mut files: Vec<PathBuf> =
+        children(&profile.join("deps")).chain(children(&profile.join("build"))).collect();
     files.extend(children(&profile.join("examples")));
     children(&profile.join(".fingerprint"))
         .filter_map(|fingerprint| {
@@ -157,8 +160,14 @@ fn children(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 /// Bytes that `path` and all in it take on disk.
 pub fn disk_usage(path: &Path) -> u64 {
     let Ok(found) = fs::symlink_metadata(path) else { return 0 };
-    let own = |found: &Metadata| found.blocks() * BLOCK_BYTES / found.nlink().max(1).min(if found.is_dir() { 1 } else { u64::MAX });
-    if found.is_dir() { children(path).map(|child| disk_usage(&child)).sum::<u64>() + own(&found) } else { own(&found) }
+    let own = |found: &Metadata| {
+        found.blocks() * BLOCK_BYTES / found.nlink().max(1).min(if found.is_dir() { 1 } else { u64::MAX })
+    };
+    if found.is_dir() {
+        children(path).map(|child| disk_usage(&child)).sum::<u64>() + own(&found)
+    } else {
+        own(&found)
+    }
 }
 
 /// Removes a file or folder and takes what it used off `size`.

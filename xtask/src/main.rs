@@ -25,7 +25,11 @@ use clap::{Parser, Subcommand};
 use crate::project::Project;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Builds, runs, checks, tests and measures Chancery")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, runs, checks, tests and measures Chancery"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -38,7 +38,8 @@ pub fn check(project: &Project) -> Result<Outcome> {
     let Ok(package) = fs::read_to_string(portal.join("package.json")) else {
         return Ok(Outcome::Skipped("there is no portal/package.json".to_owned()));
     };
-    let package: serde_json::Value = serde_json::from_str(&package).context("portal/package.json is not JSON")?;
+    let package: serde_json::Value =
+        serde_json::from_str(&package).context("portal/package.json is not JSON")?;
     if package["scripts"]["check"].is_null() {
         return Ok(Outcome::Skipped("portal/package.json has no script `check`".to_owned()));
     }
@@ -100,6 +101,8 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(path, text))
+    path.parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::write(path, text))
         .with_context(|| format!("cannot write {}", path.display()))
 }

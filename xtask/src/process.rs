@@ -45,7 +45,9 @@ fn name(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program());
     let program = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
     match command.get_args().next().map(|argument| argument.to_string_lossy()) {
-        Some(argument) if argument.len() < 20 && !argument.starts_with('-') => format!("{program} {argument}"),
+        Some(argument) if argument.len() < 20 && !argument.starts_with('-') => {
+            format!("{program} {argument}")
+        }
         _ => program.into_owned(),
     }
 }

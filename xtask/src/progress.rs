@@ -26,7 +26,8 @@ pub struct Line {
 
 impl Line {
     pub fn start(name: &'static str) -> Self {
-        let style = ProgressStyle::with_template("{prefix:<14}{spinner} {wide_msg} {elapsed}").expect("a valid template");
+        let style = ProgressStyle::with_template("{prefix:<14}{spinner} {wide_msg} {elapsed}")
+            .expect("a valid template");
         let bar = ProgressBar::new_spinner().with_style(style).with_prefix(name);
         bar.enable_steady_tick(REDRAW);
         Self { name, started: Instant::now(), bar }
@@ -59,8 +60,9 @@ impl Line {
 
     /// Runs a program that writes about `total` bytes below `dir`.
     pub fn download(&self, command: &mut Command, dir: &Path, total: u64) -> Result<()> {
-        let style = ProgressStyle::with_template("{prefix:<14}{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}")
-            .expect("a valid template");
+        let style =
+            ProgressStyle::with_template("{prefix:<14}{wide_bar} {bytes}/{total_bytes} {bytes_per_sec}")
+                .expect("a valid template");
         self.bar.set_length(total);
         self.bar.set_style(style);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use crate::cache::Cache;
 
 /// What `cargo run` tells us about xtask, which other packages must not inherit.
-const OURS: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+const OURS: [&str; 5] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
 
 /// A clone and the cache that it shares with other clones.
 pub struct Project {
@@ -29,7 +30,8 @@ impl Project {
         let root = Path::new(&manifest).parent().context("xtask lies in the workspace")?;
         let root = fs::canonicalize(root).with_context(|| format!("cannot open {}", root.display()))?;
         let called_from = env::current_dir().context("cannot find the current folder")?;
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| called_from.join(dir));
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| called_from.join(dir));
         Ok(Self { root, called_from, cache: Cache::locate()?, target })
     }
 

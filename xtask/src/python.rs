@@ -46,7 +46,8 @@ fn create_environment(dir: &Path) -> Result<()> {
 pub fn download_wheel(project: &Project, requirement: &str, sha256: &[&str], dir: &Path) -> Result<Command> {
     let list = dir.join("wanted.txt");
     let hashes: String = sha256.iter().map(|digest| format!(" --hash=sha256:{digest}")).collect();
-    fs::write(&list, format!("{requirement}{hashes}\n")).with_context(|| format!("cannot write {}", list.display()))?;
+    fs::write(&list, format!("{requirement}{hashes}\n"))
+        .with_context(|| format!("cannot write {}", list.display()))?;
     let mut command = Command::new(with_pip(project)?);
     command.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--quiet"]);
     command.args(["--disable-pip-version-check", "--dest"]).arg(dir).arg("--requirement").arg(list);

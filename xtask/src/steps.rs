@@ -47,7 +47,8 @@ impl Steps {
         }
         let total: Duration = self.done.iter().map(|(_, took, _)| *took).sum();
         println!("  {:<20} {:<8} {:>7.1} s", "together", "", total.as_secs_f64());
-        let failed: Vec<_> = self.done.iter().filter(|(.., result)| result.is_err()).map(|(name, ..)| *name).collect();
+        let failed: Vec<_> =
+            self.done.iter().filter(|(.., result)| result.is_err()).map(|(name, ..)| *name).collect();
         if !failed.is_empty() {
             bail!("failed: {}", failed.join(", "));
         }

@@ -25,7 +25,8 @@ pub fn node() -> Result<()> {
                 (Debian 13, Ubuntu 25.04 or newer: `apt-get install nodejs npm`; Fedora: `dnf install nodejs`)";
     let found = version("node", "--version").context(hint)?;
     version("npm", "--version").context(hint)?;
-    let major: u32 = found.trim_start_matches('v').split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let major: u32 =
+        found.trim_start_matches('v').split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
     if major < OLDEST_NODE {
         bail!("Node.js {found} is too old: install version {OLDEST_NODE} or newer");
     }

@@ -1,0 +1,115 @@
+//! What a plan is made from. Everything is sorted by identifier, so that equal
+//! snapshots are read in the same order.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::accelerators::ResourceRequest;
+use crate::workers::{WORKER_LOST_SECS, Worker};
+use crate::workloads::{PlacementState, Workload, WorkloadOwner};
+use crate::{DeviceId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
+
+/// Intent and fleet at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// When the present leader began. Before it nobody could judge silence:
+    /// workers that could not report while all was down get their time anew.
+    pub leading_since: Timestamp,
+    /// Every worker, with its devices and what is used of them. `live` is as
+    /// last declared.
+    pub workers: BTreeMap<WorkerId, Worker>,
+    /// What endpoints and jobs want.
+    pub intents: BTreeMap<WorkloadOwner, Intent>,
+    /// Workloads that have not ended.
+    pub workloads: BTreeMap<WorkloadId, Workload>,
+    /// Placements that have not ended, also those of ended workloads.
+    pub placements: BTreeMap<PlacementId, LivePlacement>,
+}
+
+impl Snapshot {
+    /// An installation in which nothing is.
+    pub fn empty(leading_since: Timestamp) -> Self {
+        Self {
+            leading_since,
+            workers: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+            placements: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a worker has not been heard for too long.
+    pub fn is_silent(&self, worker: &Worker, now: Timestamp) -> bool {
+        now.since(worker.seen_at.max(self.leading_since)) > Duration::from_secs(WORKER_LOST_SECS)
+    }
+}
+
+/// How many workloads an owner wants, and of what kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// What each needs in memory.
+    pub version_id: VersionId,
+    /// What each asks for.
+    pub resources: ResourceRequest,
+    /// How many: replicas of an endpoint, shares of a job; 0 when deleted or over.
+    pub count: u32,
+}
+
+/// What a placement holds of one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Memory on it.
+    pub memory_bytes: u64,
+    /// Thousandths of it.
+    pub milli: u32,
+}
+
+/// A placement that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LivePlacement {
+    /// Identifier.
+    pub id: PlacementId,
+    /// What is placed.
+    pub workload_id: WorkloadId,
+    /// What that is part of.
+    pub owner: WorkloadOwner,
+    /// What it has in memory.
+    pub version_id: VersionId,
+    /// The workload's generation that it fulfils.
+    pub generation: i64,
+    /// Where.
+    pub worker_id: WorkerId,
+    /// Where it stands; never ended.
+    pub state: PlacementState,
+    /// What it holds.
+    pub holds: Vec<Hold>,
+}
+
+/// How far a job is spread over workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShareLimits {
+    /// Most shares of one job at a time.
+    pub max_shares: u32,
+    /// Open chunks of a job that ask for one more share.
+    pub chunks_per_share: u32,
+}
+
+impl Default for ShareLimits {
+    fn default() -> Self {
+        Self { max_shares: 1, chunks_per_share: 32 }
+    }
+}
+
+/// How many shares a job with that many open chunks wants: none when nothing
+/// is open, else one for each [`ShareLimits::chunks_per_share`] begun.
+pub fn shares(open_chunks: u64, limits: ShareLimits) -> u32 {
+    let wanted = open_chunks.div_ceil(u64::from(limits.chunks_per_share.max(1)));
+    u32::try_from(wanted).unwrap_or(u32::MAX).min(limits.max_shares.max(1))
+}

@@ -1,0 +1,187 @@
+//! `cargo xtask bench NAME`: figures and ratios, not verdicts. Each benchmark is
+//! a file in `bench/` that returns samples; here they become a table and JSON.
+
+mod client;
+mod memory;
+mod prompt;
+mod start;
+mod system;
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::project::Project;
+use crate::{process, up};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// What to measure
+    #[arg(value_enum)]
+    name: Name,
+    /// How often [default: the benchmark's own]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: Option<u32>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Name {
+    /// Time to first token and tokens per second, whole path against bare engine
+    Prompt,
+    /// Cold and warm start, and memory at rest
+    Start,
+}
+
+/// What a figure should reach.
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "a benchmark chooses the one it needs")]
+pub enum Bar {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// Values of one figure, one for each run.
+#[derive(Default)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    pub fn add(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// The middle value, or the mean of the middle two; 0 without samples.
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        match (sorted.len(), sorted.len() / 2) {
+            (0, _) => 0.0,
+            (count, middle) if count % 2 == 1 => sorted[middle],
+            (_, middle) => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        }
+    }
+
+    fn lowest(&self) -> f64 {
+        self.0.iter().copied().min_by(f64::total_cmp).unwrap_or(0.0)
+    }
+
+    fn highest(&self) -> f64 {
+        self.0.iter().copied().max_by(f64::total_cmp).unwrap_or(0.0)
+    }
+}
+
+/// One line of the result. `low` and `high` are the spread of the runs.
+#[derive(Serialize)]
+struct Figure {
+    name: &'static str,
+    value: f64,
+    unit: &'static str,
+    bar: Option<f64>,
+    low: f64,
+    high: f64,
+    #[serde(skip)]
+    limit: Option<Bar>,
+}
+
+/// The figures of one benchmark.
+#[derive(Default)]
+pub struct Figures(Vec<Figure>);
+
+impl Figures {
+    /// The median of the samples.
+    pub fn add(&mut self, name: &'static str, unit: &'static str, samples: &Samples, limit: Option<Bar>) {
+        let bar = limit.map(|(Bar::AtMost(bar) | Bar::AtLeast(bar))| bar);
+        let (value, low, high) = (samples.median(), samples.lowest(), samples.highest());
+        self.0.push(Figure { name, value, unit, bar, low, high, limit });
+    }
+}
+
+/// The file that is kept.
+#[derive(Serialize)]
+struct Record<'a> {
+    bench: String,
+    commit: String,
+    machine: String,
+    runs: u32,
+    figures: &'a [Figure],
+}
+
+pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
+    let inputs = up::prepare(project)?;
+    let (runs, figures) = match arguments.name {
+        Name::Prompt => prompt::run(&inputs, arguments.runs)?,
+        Name::Start => start::run(&inputs, arguments.runs)?,
+    };
+    let bench = match arguments.name {
+        Name::Prompt => "prompt",
+        Name::Start => "start",
+    };
+    print_table(&figures.0);
+    let record = Record {
+        bench: bench.to_owned(),
+        commit: commit(project),
+        machine: machine(),
+        runs,
+        figures: &figures.0,
+    };
+    let path = project.target("bench").join(format!("{bench}.json"));
+    let json = serde_json::to_string_pretty(&record)?;
+    fs::create_dir_all(project.target("bench"))
+        .and_then(|()| fs::write(&path, json + "\n"))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("\n{} runs on {}, written to {}", record.runs, record.machine, path.display());
+    Ok(())
+}
+
+fn print_table(figures: &[Figure]) {
+    println!("\n{:<28} {:>10} {:<9} {:>21}  bar", "figure", "median", "unit", "lowest … highest");
+    for figure in figures {
+        let spread = format!("{:.2} … {:.2}", figure.low, figure.high);
+        let bar = match figure.limit {
+            None => String::new(),
+            Some(Bar::AtMost(bar)) => format!("≤ {bar} {}", verdict(figure.value <= bar)),
+            Some(Bar::AtLeast(bar)) => format!("≥ {bar} {}", verdict(figure.value >= bar)),
+        };
+        println!("{:<28} {:>10.2} {:<9} {spread:>21}  {bar}", figure.name, figure.value, figure.unit);
+    }
+}
+
+fn verdict(reached: bool) -> &'static str {
+    if reached { "reached" } else { "MISSED" }
+}
+
+/// The commit, marked if the clone differs from it.
+fn commit(project: &Project) -> String {
+    let git = |arguments: &[&str]| process::output(project.command("git").args(arguments));
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])
+        .map_or_else(|_| "none".to_owned(), |text| text.trim().to_owned());
+    let changed = git(&["status", "--porcelain"]).is_ok_and(|text| !text.trim().is_empty());
+    if changed { format!("{commit}-changed") } else { commit }
+}
+
+/// Processor, cores, memory.
+fn machine() -> String {
+    let field = |path: &str, name: &str| {
+        let text = fs::read_to_string(path).ok()?;
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let processor = field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory: u64 = field("/proc/meminfo", "MemTotal")
+        .and_then(|text| text.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0);
+    format!("{processor}, {cores} cores, {} GB", memory / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Samples;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(Samples(vec![3.0, 1.0, 100.0]).median(), 3.0);
+        assert_eq!(Samples(vec![4.0, 1.0, 2.0, 100.0]).median(), 3.0);
+        assert_eq!(Samples::default().median(), 0.0);
+    }
+}
