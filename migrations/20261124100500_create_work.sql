@@ -99,6 +99,7 @@ CREATE TABLE results (
     job_id       uuid NOT NULL,
     line         bigint NOT NULL CHECK (line >= 0),
     custom_id    text NOT NULL,
+    request_id   uuid NOT NULL,
     status_code  integer NOT NULL,
     body         jsonb NOT NULL,
     committed_at timestamptz NOT NULL,

@@ -31,7 +31,7 @@ mod usage;
 mod v1;
 mod workers;
 
-pub use accounts::{AdminOutcome, bootstrap_admin};
+
 pub use openapi::openapi;
 pub use server::{RunError, Server, run};
 pub use settings::Settings;

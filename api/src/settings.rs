@@ -7,18 +7,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Settings of `chancery api`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where people and programs connect: address and port.
+    #[schema(value_type = String)]
     pub listen: SocketAddr,
     /// Where workers connect: address and port. Keep it off public networks.
+    #[schema(value_type = String)]
     pub internal_listen: SocketAddr,
     /// Base URL under which people reach `listen`, shown in the portal and in
     /// the API document. Empty: the address they came by.
     pub public_url: String,
     /// Directories from which a platform administrator may register model
     /// files by path. Empty: none.
+    #[schema(value_type = Vec<String>)]
     pub model_import_dirs: Vec<PathBuf>,
     /// Largest model file, in bytes.
     pub max_model_file_bytes: u64,

@@ -63,6 +63,8 @@ pub struct Inner {
     pub logins: LoginLimiter,
     /// Where the gateway finds ready replicas.
     pub routes: crate::gateway::Routes,
+    /// What the internal listener remembers of workers.
+    pub fleet: crate::internal::Fleet,
     /// Client for workers.
     pub http: reqwest::Client,
     /// What committed transactions changed, from the database's notifications.
@@ -98,6 +100,7 @@ impl App {
             passwords: Passwords::new(),
             logins: LoginLimiter::default(),
             routes: crate::gateway::Routes::default(),
+            fleet: crate::internal::Fleet::default(),
             settings,
             http,
             changes: broadcast::channel(CHANGES_BACKLOG).0,

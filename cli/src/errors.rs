@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::client::failure::Unreachable;
+
 /// The text for the terminal. Without `verbose` it is the outermost sentence,
 /// with the innermost cause if that is an operating system's error, which says
 /// what the sentence cannot know ("permission denied").
@@ -14,6 +16,9 @@ pub fn describe(error: &anyhow::Error, verbose: bool) -> String {
         return format!("error: {error:#}");
     }
     let sentence = error.to_string();
+    if error.is::<Unreachable>() {
+        return format!("error: {sentence}");
+    }
     match error.root_cause().downcast_ref::<io::Error>() {
         Some(cause) if error.chain().count() > 1 && !sentence.contains(&cause.to_string()) => {
             format!("error: {sentence}: {cause}")
@@ -25,9 +30,9 @@ pub fn describe(error: &anyhow::Error, verbose: bool) -> String {
 /// Whether anything in the chain is the operating system's "no space left".
 pub fn is_disk_full(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| {
-            matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        })
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     })
 }
 

@@ -1,9 +1,14 @@
 //! Jobs: finite work. Batch inference over the lines of a file.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::models::Sha256Digest;
-use crate::{FileId, JobId, ProjectId, TenantId, Timestamp, VersionId};
+use crate::{FileId, JobId, LeaseToken, ProjectId, RequestId, TenantId, Timestamp, VersionId};
+
+mod lines;
+
+pub use lines::{ChunkRange, Line, LineReader, LineTooLong};
 
 /// Most lines of one job, as OpenAI's clients expect.
 pub const MAX_LINES: u64 = 50_000;
@@ -13,6 +18,21 @@ pub const MAX_INPUT_BYTES: u64 = 200 << 20;
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 /// Longest `custom_id`.
 pub const MAX_CUSTOM_ID_BYTES: usize = 512;
+/// Most problems of an input file that are told at once.
+pub const MAX_PROBLEMS: usize = 20;
+/// Times a chunk is leased before its lines fail: whatever loses its workers
+/// must not go on for ever.
+pub const MAX_CHUNK_ATTEMPTS: u32 = 5;
+/// Most pairs of a job's metadata.
+pub const MAX_METADATA_PAIRS: usize = 16;
+/// Longest key of a job's metadata.
+pub const MAX_METADATA_KEY_BYTES: usize = 64;
+/// Longest value of a job's metadata.
+pub const MAX_METADATA_VALUE_BYTES: usize = 512;
+/// Largest output file.
+pub const MAX_OUTPUT_BYTES: u64 = 64 << 30;
+/// Thousandths of a device that a share of a job asks for.
+pub const SHARE_MILLI: u32 = 500;
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -90,6 +110,8 @@ pub struct Job {
     pub state: JobState,
     /// Why it waits, in plain words; `None` while it runs.
     pub reason: Option<String>,
+    /// Place among the jobs that wait, from 1; `None` while it runs.
+    pub position: Option<u64>,
     /// How far it is.
     pub lines: LineCounts,
     /// What it reads.
@@ -109,6 +131,30 @@ pub struct Job {
     pub finalizing_at: Option<Timestamp>,
     /// When it reached its final state.
     pub ended_at: Option<Timestamp>,
+}
+
+/// The request that runs `line` under a lease: anyone who knows the lease can
+/// say it, so worker, usage and results agree without sending it about.
+pub fn line_request_id(token: LeaseToken, line: u64) -> RequestId {
+    RequestId(derived_id(&[b"line", token.0.as_bytes(), &line.to_be_bytes()]))
+}
+
+/// The file that `purpose` (`output`, `errors`) of a job is assembled into.
+/// Always the same, so that assembling twice writes one file.
+pub fn assembled_file_id(job: JobId, purpose: &str) -> FileId {
+    FileId(derived_id(&[b"file", job.0.as_bytes(), purpose.as_bytes()]))
+}
+
+fn derived_id(parts: &[&[u8]]) -> uuid::Uuid {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// Lines per chunk for a job of `total` lines: small enough that a lost worker

@@ -11,6 +11,7 @@ pub mod inference;
 pub mod jobs;
 pub mod keys;
 pub mod models;
+pub mod openai;
 pub mod outbox;
 pub mod planner;
 pub mod principals;

@@ -24,8 +24,8 @@ use crate::accelerators::ResourceRequest;
 use crate::workloads::{PlacementState, Workload, WorkloadOwner, WorkloadState};
 use crate::{DeviceId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 
-use candidates::Fleet;
 pub use candidates::Considered;
+use candidates::Fleet;
 pub use snapshot::{Hold, Intent, LivePlacement, ShareLimits, Snapshot, shares};
 
 /// Why a placement is ended by the scheduler.
@@ -80,8 +80,6 @@ pub enum Decision {
         workload: WorkloadId,
         /// Its generation.
         generation: i64,
-        /// Where it stands.
-        state: WorkloadState,
     },
     /// The worker is to finish what it does there and let go.
     Drain {
@@ -120,12 +118,8 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Vec<Decision> {
     let mut decisions = Vec::new();
     let lost = declare_lost(snapshot, now, &mut decisions);
     let mut fleet = Fleet::new(snapshot, &lost);
-    let mut waiting: BTreeSet<WorkloadId> = snapshot
-        .workloads
-        .values()
-        .filter(|w| w.state == WorkloadState::Pending)
-        .map(|w| w.id)
-        .collect();
+    let mut waiting: BTreeSet<WorkloadId> =
+        snapshot.workloads.values().filter(|w| w.state == WorkloadState::Pending).map(|w| w.id).collect();
     end_lost_placements(snapshot, &lost, &mut fleet, &mut waiting, &mut decisions);
     let created = match_intents(snapshot, &lost, &mut fleet, &mut waiting, &mut decisions);
     if !created {
@@ -211,19 +205,18 @@ fn match_intents(
         }
         workloads.sort_by_key(|w| parting_order(w, placed.get(&w.id).copied()));
         for workload in workloads.iter().take(existing.saturating_sub(wanted) as usize) {
-            decisions.push(Decision::EndWorkload {
-                workload: workload.id,
-                generation: workload.generation,
-                state: workload.state,
-            });
+            decisions.push(Decision::EndWorkload { workload: workload.id, generation: workload.generation });
             waiting.remove(&workload.id);
             fleet.forget(workload.id);
         }
     }
     // Whatever is placed for a workload that ended, now or before, is let go.
     for placement in placed.values().filter(|p| p.state != PlacementState::Draining) {
-        if fleet.is_forgotten(placement.workload_id) || !snapshot.workloads.contains_key(&placement.workload_id) {
+        if fleet.is_forgotten(placement.workload_id)
+            || !snapshot.workloads.contains_key(&placement.workload_id)
+        {
             decisions.push(Decision::Drain { placement: placement.id, generation: placement.generation });
+            fleet.part(placement);
         }
     }
     created

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyId, PrincipalId, ProjectId, TenantId};
+use crate::{KeyId, PrincipalId, ProjectId, TenantId, Timestamp};
 
 /// What a principal may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -35,6 +35,24 @@ impl std::str::FromStr for Role {
     fn from_str(s: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|r| r.as_str() == s).ok_or_else(|| format!("{s:?} is not a role"))
     }
+}
+
+/// A person or service account with a local account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Principal {
+    /// Identifier.
+    pub id: PrincipalId,
+    /// Its tenant; `None` for the platform's own people.
+    pub tenant_id: Option<TenantId>,
+    /// What it signs in with, an address such as `name@ministry`; unique in the
+    /// installation.
+    pub login: String,
+    /// Name for people.
+    pub display_name: String,
+    /// What it may do.
+    pub role: Role,
+    /// When it was created.
+    pub created_at: Timestamp,
 }
 
 /// The authenticated author of a request.

@@ -47,6 +47,8 @@ pub(crate) struct Load {
     pub active: usize,
     pub waiting: usize,
     pub positions: usize,
+    /// The model's thread is gone.
+    pub ended: bool,
 }
 
 /// Between callers and the model's thread.
@@ -112,12 +114,19 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits until the thread has ended: after [`Queue::close`], or by a defect.
-    /// False if it has not after `timeout`.
-    pub(crate) fn wait_ended(&self, timeout: Option<Duration>) -> bool {
+    /// Waits until `condition` holds. False if it does not after `timeout`, or never
+    /// can, because the thread has ended.
+    pub(crate) fn wait(&self, timeout: Option<Duration>, condition: impl Fn(Load) -> bool) -> bool {
         let deadline = timeout.map(|t| Instant::now() + t);
         let mut state = self.lock();
-        while !state.ended {
+        loop {
+            let load = load(&state);
+            if condition(load) {
+                return true;
+            }
+            if load.ended {
+                return false;
+            }
             state = match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return false,
@@ -125,15 +134,6 @@ impl Queue {
                     self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
-        }
-        true
-    }
-
-    /// Waits until `condition` holds for the load, or the thread ends.
-    pub(crate) fn wait_load(&self, condition: impl Fn(Load) -> bool) {
-        let mut state = self.lock();
-        while !condition(load(&state)) && !state.ended {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -143,7 +143,7 @@ impl Queue {
 }
 
 fn load(state: &State) -> Load {
-    Load { active: state.active, waiting: state.waiting(), positions: state.positions }
+    Load { active: state.active, waiting: state.waiting(), positions: state.positions, ended: state.ended }
 }
 
 fn full(state: &mut State, limits: &Limits, priority: Priority) -> Option<(FailureKind, String)> {

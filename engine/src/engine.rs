@@ -1,14 +1,16 @@
 //! A loaded model that answers requests: the public face of the crate.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use domain::inference::{FailureKind, GenerateRequest, Input, MAX_STOP_STRINGS};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Limits, Queue, Worker};
+use crate::batch::{Limits, Load, Queue, Worker};
 use crate::events::{Events, channel};
 use crate::gguf::Gguf;
 use crate::model::{Config, Model, Precision};
@@ -16,7 +18,7 @@ use crate::sampling;
 use crate::sequence::Waiting;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
-use crate::{EngineError, model};
+use crate::EngineError;
 
 /// Longest stop string, in bytes.
 pub const MAX_STOP_BYTES: usize = 256;
@@ -38,6 +40,9 @@ pub struct EngineOptions {
     /// Most tokens of one answer, also for requests that set no limit: bounds what
     /// they reserve.
     pub max_completion_tokens: u32,
+    /// Where requests without a seed of their own draw theirs; `None`: from the
+    /// operating system.
+    pub seed: Option<u64>,
 }
 
 impl Default for EngineOptions {
@@ -48,6 +53,7 @@ impl Default for EngineOptions {
             kv_bytes: 1 << 30,
             max_context: None,
             max_completion_tokens: 4096,
+            seed: None,
         }
     }
 }
@@ -97,6 +103,7 @@ pub struct EngineStatus {
 pub struct Engine {
     info: EngineInfo,
     max_completion_tokens: u32,
+    seeds: Mutex<StdRng>,
     tokenizer: Arc<Tokenizer>,
     template: Option<ChatTemplate>,
     queue: Arc<Queue>,
@@ -132,8 +139,17 @@ impl Engine {
             .name("engine-model".to_owned())
             .spawn(|| worker.run())
             .map_err(|source| EngineError::System { what: "start the model's thread", source })?;
-        let max_completion_tokens = options.max_completion_tokens;
-        Ok(Self { info, max_completion_tokens, tokenizer, template, queue, thread: Some(thread) })
+        #[expect(clippy::disallowed_methods, reason = "the engine's only source of randomness, if none is given")]
+        let seed = options.seed.unwrap_or_else(rand::random);
+        Ok(Self {
+            info,
+            max_completion_tokens: options.max_completion_tokens,
+            seeds: Mutex::new(StdRng::seed_from_u64(seed)),
+            tokenizer,
+            template,
+            queue,
+            thread: Some(thread),
+        })
     }
 
     /// What is loaded.
@@ -143,7 +159,10 @@ impl Engine {
 
     /// How busy it is.
     pub fn status(&self) -> EngineStatus {
-        let load = self.queue.load();
+        self.status_of(self.queue.load())
+    }
+
+    fn status_of(&self, load: Load) -> EngineStatus {
         EngineStatus {
             active: load.active,
             waiting: load.waiting,
@@ -151,17 +170,10 @@ impl Engine {
         }
     }
 
-    /// Waits until the engine's status is as `condition` wants it, or the model's
-    /// thread has ended.
-    pub fn wait_until(&self, condition: impl Fn(EngineStatus) -> bool) {
-        let per_token = self.info.kv_bytes_per_token;
-        self.queue.wait_load(|load| {
-            condition(EngineStatus {
-                active: load.active,
-                waiting: load.waiting,
-                kv_bytes_reserved: load.positions as u64 * per_token,
-            })
-        });
+    /// Waits until the engine's status is as `condition` wants it. False if it is not
+    /// after `timeout`, or the model's thread has ended.
+    pub fn wait_until(&self, timeout: Duration, condition: impl Fn(EngineStatus) -> bool) -> bool {
+        self.queue.wait(Some(timeout), |load| condition(self.status_of(load)))
     }
 
     /// Asks for an answer. Checks, template and tokens are done here, on the
@@ -178,7 +190,7 @@ impl Engine {
                 prompt,
                 limit,
                 sampling: request.sampling,
-                seed: rand::random(),
+                seed: self.seeds.lock().unwrap_or_else(PoisonError::into_inner).random(),
                 stop: request.stop,
                 priority: request.priority,
                 events: sender,
@@ -208,13 +220,13 @@ impl Engine {
     /// they are not after `timeout`.
     pub fn drain(&self, timeout: Duration) -> bool {
         self.queue.close();
-        self.queue.wait_ended(Some(timeout))
+        self.queue.wait(Some(timeout), |load| load.ended)
     }
 
     /// Waits until the model's thread has ended: after [`Engine::drain`] began, or
     /// by a defect.
     pub fn wait_ended(&self) {
-        self.queue.wait_ended(None);
+        self.queue.wait(None, |load| load.ended);
     }
 
     fn prepare(&self, request: &GenerateRequest) -> Result<(Vec<u32>, u32), (FailureKind, String)> {
@@ -288,7 +300,7 @@ fn limits(config: &Config, options: &EngineOptions) -> Result<Limits, EngineErro
 
 fn info(
     gguf: &Gguf,
-    config: &model::Config,
+    config: &Config,
     context: usize,
     options: &EngineOptions,
     chat: bool,

@@ -28,7 +28,7 @@ impl Gguf {
             File::open(path).map_err(|source| EngineError::Read { path: path.to_owned(), source })?;
         let mut reader = BufReader::new(file);
         let content = Content::read(&mut reader)
-            .map_err(|e| EngineError::Damaged { path: path.to_owned(), reason: e.to_string() })?;
+            .map_err(|e| EngineError::Damaged { path: path.to_owned(), reason: reason(&e) })?;
         Ok(Self { path: path.to_owned(), content, reader })
     }
 
@@ -85,11 +85,12 @@ impl Gguf {
 
     /// A required list of texts.
     pub fn strings(&self, key: &str) -> Result<Vec<&str>, EngineError> {
-        let element = |v| match v {
-            &Value::String(ref v) => Ok(v.as_str()),
-            _ => Err(wrong(key, "a list of texts")),
-        };
-        self.list(key)?.iter().map(element).collect()
+        let mut texts = Vec::new();
+        for value in self.list(key)? {
+            let Value::String(text) = value else { return Err(wrong(key, "a list of texts")) };
+            texts.push(text.as_str());
+        }
+        Ok(texts)
     }
 
     /// A required list of whole numbers.
@@ -118,7 +119,7 @@ impl Gguf {
             return Err(self.damaged(reason));
         }
         let tensor = self.content.tensor(&mut self.reader, name, device);
-        tensor.map_err(|e| self.damaged(format!("tensor `{name}`: {e}")))
+        tensor.map_err(|e| self.damaged(format!("tensor `{name}`: {}", reason(&e))))
     }
 
     /// Numbers in all tensors.
@@ -149,6 +150,11 @@ impl Gguf {
     fn damaged(&self, reason: String) -> EngineError {
         EngineError::Damaged { path: self.path.clone(), reason }
     }
+}
+
+/// The first line: with `RUST_BACKTRACE` candle's errors print where they came from.
+fn reason(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 fn to_u32(value: &Value) -> Option<u32> {

@@ -7,8 +7,7 @@
 //! position to get wrong, and a long prompt can be fed a piece at a time.
 //!
 //! The cache is float32, because candle's attention on the CPU is fast for that
-//! type only. Its memory is reserved at once for the longest the sequence may
-//! become, and the system backs it page by page as positions are written.
+//! type only. It grows by doubling, up to what the sequence reserved.
 
 use std::sync::Arc;
 
@@ -118,10 +117,14 @@ impl Config {
     }
 }
 
-/// Keys and values of one sequence, `[1, capacity, kv_heads, head_dim]` per layer.
+/// Positions for which a new cache has room at first.
+const FIRST_POSITIONS: usize = 256;
+
+/// Keys and values of one sequence, `[1, room, kv_heads, head_dim]` per layer.
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>,
     len: usize,
+    room: usize,
     capacity: usize,
 }
 
@@ -134,6 +137,25 @@ impl KvCache {
     /// Whether nothing was written yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Makes room for `tokens` more, one tensor at a time, so that little is held twice.
+    fn grow(&mut self, tokens: usize) -> Result<(), candle_core::Error> {
+        let needed = self.len + tokens;
+        if needed <= self.room {
+            return Ok(());
+        }
+        let room = needed.max(2 * self.room).min(self.capacity);
+        for (keys, values) in &mut self.layers {
+            for tensor in [keys, values] {
+                let (_, _, heads, dim) = tensor.dims4()?;
+                let larger = Tensor::zeros((1, room, heads, dim), tensor.dtype(), tensor.device())?;
+                larger.slice_set(&tensor.narrow(1, 0, self.len)?, 1, 0)?;
+                *tensor = larger;
+            }
+        }
+        self.room = room;
+        Ok(())
     }
 }
 
@@ -220,10 +242,11 @@ impl Model {
 
     /// Room for one sequence of at most `capacity` tokens.
     pub fn new_cache(&self, capacity: usize) -> Result<KvCache, EngineError> {
-        let shape = (1, capacity, self.config.kv_heads, self.config.head_dim);
-        let room = || Tensor::zeros(shape, DType::F32, &self.device);
-        let layers = (0..self.config.layers).map(|_| Ok((room()?, room()?)));
-        Ok(KvCache { layers: layers.collect::<Result<_, candle_core::Error>>()?, len: 0, capacity })
+        let room = FIRST_POSITIONS.min(capacity);
+        let shape = (1, room, self.config.kv_heads, self.config.head_dim);
+        let empty = || Tensor::zeros(shape, DType::F32, &self.device);
+        let layers = (0..self.config.layers).map(|_| Ok((empty()?, empty()?)));
+        Ok(KvCache { layers: layers.collect::<Result<_, candle_core::Error>>()?, len: 0, room, capacity })
     }
 
     /// Appends every piece to its sequence. Gives the wanted rows of logits, each
@@ -236,6 +259,9 @@ impl Model {
         for piece in pieces.iter() {
             assert!(!piece.tokens.is_empty() && piece.logits <= piece.tokens.len(), "a piece of no tokens");
             assert!(piece.cache.len + piece.tokens.len() <= piece.cache.capacity, "a piece beyond its cache");
+        }
+        for piece in pieces.iter_mut() {
+            piece.cache.grow(piece.tokens.len())?;
         }
         let ids: Vec<u32> = pieces.iter().flat_map(|p| p.tokens).copied().collect();
         let epsilon = self.config.norm_epsilon;

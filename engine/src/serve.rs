@@ -290,11 +290,8 @@ fn watch(
     wait: impl FnOnce() -> End + Send + 'static,
 ) -> Result<(), EngineError> {
     spawn(name, move || {
-        let end = wait();
-        if matches!(end, End::ParentGone) && ends.try_send(End::ParentGone).is_ok() {
-            return;
-        }
-        let _ = ends.try_send(end);
+        // The first end counts; nobody listens for a second.
+        let _ = ends.try_send(wait());
     })
 }
 

@@ -80,8 +80,8 @@ impl ChatTemplate {
             template.render(context! {
                 messages => messages,
                 add_generation_prompt => true,
-                bos_token => self.bos,
-                eos_token => self.eos,
+                bos_token => self.bos.as_str(),
+                eos_token => self.eos.as_str(),
                 tools => Value::from(()),
                 documents => Value::from(()),
             })

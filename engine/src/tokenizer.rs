@@ -254,7 +254,7 @@ impl Tokenizer {
         guard: Option<char>,
         ids: &mut Vec<u32>,
     ) -> Result<(), EngineError> {
-        let mut plain = |text: &str, ids: &mut Vec<u32>| {
+        let plain = |text: &str, ids: &mut Vec<u32>| {
             let unguarded = guard.filter(|&g| text.contains(g)).map(|g| text.replace(g, ""));
             let text = unguarded.as_deref().unwrap_or(text);
             let encoding = self.bpe.encode_fast(text, false);

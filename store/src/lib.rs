@@ -4,9 +4,11 @@
 //! forgot to choose sees nothing at all.
 #![warn(missing_docs)]
 
+pub mod accelerators;
 pub mod audit;
 pub mod endpoints;
 pub mod files;
+pub mod health;
 pub mod jobs;
 pub mod keys;
 pub mod leadership;

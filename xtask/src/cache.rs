@@ -7,7 +7,7 @@
 //!   tools/    programs and Python packages that the checks and tests use
 //! ```
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -95,7 +95,7 @@ impl Cache {
         }
         let mut units: Vec<_> = locked.iter().flat_map(|(dir, _)| units(dir, our_crates)).collect();
         units.sort();
-        for (_, paths) in units.iter().take_while({ |_| true }) {
+        for (_, paths) in &units {
             if size <= limit {
                 break;
             }
@@ -160,14 +160,12 @@ fn children(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 /// Bytes that `path` and all in it take on disk.
 pub fn disk_usage(path: &Path) -> u64 {
     let Ok(found) = fs::symlink_metadata(path) else { return 0 };
-    let own = |found: &Metadata| {
-        found.blocks() * BLOCK_BYTES / found.nlink().max(1).min(if found.is_dir() { 1 } else { u64::MAX })
-    };
+    let own = found.blocks() * BLOCK_BYTES;
     if found.is_dir() {
-        children(path).map(|child| disk_usage(&child)).sum::<u64>() + own(&found)
-    } else {
-        own(&found)
+        return own + children(path).map(|child| disk_usage(&child)).sum::<u64>();
     }
+    // Cargo links files to several names.
+    own / found.nlink().max(1)
 }
 
 /// Removes a file or folder and takes what it used off `size`.

@@ -1,6 +1,6 @@
 //! The clone we work on, and how its commands are run.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -73,5 +73,5 @@ impl Project {
 
 /// CI starts from nothing each time: what speeds up the next edit only costs there.
 pub fn in_ci() -> bool {
-    env::var_os("CI").is_some_and(|value| value == OsString::from("true"))
+    env::var_os("CI").is_some_and(|value| value == "true")
 }

@@ -96,7 +96,7 @@ pub fn ensure_model(project: &Project) -> Result<PathBuf> {
 fn require_space(dir: &Path, bytes: u64) -> Result<()> {
     let Some(existing) = dir.ancestors().find(|at| at.exists()) else { return Ok(()) };
     let Ok(found) = statvfs(existing) else { return Ok(()) };
-    let free = found.blocks_available() as u64 * found.fragment_size() as u64;
+    let free = found.blocks_available() * found.fragment_size();
     if free < bytes {
         bail!(
             "only {:.1} GB are free on the disk of {}, the first build takes up to {:.0} GB: \

@@ -135,9 +135,15 @@ impl<'a> Fleet<'a> {
             }
         }
         if stays(placement) {
-            decrement(&mut self.versions, (placement.worker_id, placement.version_id));
-            decrement(&mut self.neighbours, (placement.worker_id, placement.owner));
+            self.part(placement);
         }
+    }
+
+    /// The placement is on its way out: it holds what it holds, but nothing
+    /// should gather around it.
+    pub fn part(&mut self, placement: &LivePlacement) {
+        decrement(&mut self.versions, (placement.worker_id, placement.version_id));
+        decrement(&mut self.neighbours, (placement.worker_id, placement.owner));
     }
 
     /// The workload ends in this plan.
@@ -176,7 +182,12 @@ impl<'a> Fleet<'a> {
             }
         }
         let (_, slot) = best?;
-        Some(Choice { worker: self.slots[slot].worker.id, device: self.slots[slot].device.id, slot, considered })
+        Some(Choice {
+            worker: self.slots[slot].worker.id,
+            device: self.slots[slot].device.id,
+            slot,
+            considered,
+        })
     }
 
     /// Takes what the workload asks for.
@@ -211,7 +222,8 @@ fn left_over(slot: &Slot<'_>, request: &ResourceRequest) -> u64 {
     let share = |left: u64, whole: u64| {
         u64::try_from(u128::from(left) * 1_000_000 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
     };
-    share(memory, slot.device.memory_bytes).saturating_add(share(u64::from(milli), u64::from(slot.device.milli)))
+    share(memory, slot.device.memory_bytes)
+        .saturating_add(share(u64::from(milli), u64::from(slot.device.milli)))
 }
 
 fn decrement<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {

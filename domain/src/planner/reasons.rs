@@ -29,7 +29,7 @@ pub(super) fn explain(fleet: &Fleet<'_>, request: &ResourceRequest) -> String {
 /// What is short on devices that are open.
 fn shortage(open: &[&Slot<'_>], request: &ResourceRequest) -> String {
     let ResourceRequest { class, memory_bytes, milli } = request;
-    let needs = bytes(*memory_bytes);
+    let needs = bytes(rounded_up(*memory_bytes));
 
     let large = |s: &&&Slot<'_>| s.device.memory_bytes >= *memory_bytes && s.device.milli >= *milli;
     if !open.iter().any(|s| large(&s))
@@ -87,6 +87,12 @@ fn closed(all: &[&Slot<'_>]) -> Vec<String> {
     let cordoned = tell(count(|s| !s.lost && s.worker.cordoned), "cordoned");
     let lost = tell(count(|s| s.lost), "lost");
     cordoned.into_iter().chain(lost).collect()
+}
+
+/// To what [`bytes`] shows, so that a need never reads like what is free.
+fn rounded_up(n: u64) -> u64 {
+    let step = if n < 1_000_000_000 { 1_000_000 } else { 100_000_000 };
+    n.div_ceil(step).saturating_mul(step)
 }
 
 /// Decimal, as memory is sold: `512 MB`, `2.1 GB`.

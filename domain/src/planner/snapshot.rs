@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::accelerators::ResourceRequest;
 use crate::workers::{WORKER_LOST_SECS, Worker};
@@ -92,8 +92,7 @@ pub struct LivePlacement {
 }
 
 /// How far a job is spread over workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShareLimits {
     /// Most shares of one job at a time.
     pub max_shares: u32,

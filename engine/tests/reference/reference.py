@@ -1,4 +1,5 @@
-"""Makes tests/fixtures/greedy.json: what other engines answer, greedily, to prompts.json.
+"""Makes tests/fixtures/greedy.json: what other engines answer, greedily, to prompts.json,
+and how they tokenize texts.json.
 
 Three programs that share no code with the engine: jinja2 renders the model's chat
 template, llama.cpp tokenizes and generates, and the numpy code below generates in
@@ -142,8 +143,8 @@ def greedy(meta, weights, prompt_ids):
         logits = model.forward([best])
 
 
-def prompts():
-    return json.loads((Path(__file__).parent / "prompts.json").read_text())
+def read(name):
+    return json.loads((Path(__file__).parent / name).read_text())
 
 
 def render(model, out):
@@ -154,23 +155,24 @@ def render(model, out):
     template = environment.from_string(meta["tokenizer.chat_template"])
     rendered = [
         {"name": p["name"], "text": template.render(messages=p["messages"], add_generation_prompt=True)}
-        for p in prompts()
+        for p in read("prompts.json")
     ]
-    Path(out).write_text(json.dumps({"steps": STEPS, "prompts": rendered}))
+    Path(out).write_text(json.dumps({"steps": STEPS, "prompts": rendered, "texts": read("texts.json")}))
 
 
 def fixture(model, llama, out):
     meta, weights = read_gguf(model)
     llama = json.loads(Path(llama).read_text())
     cases = []
-    for prompt, answer in zip(prompts(), llama["answers"], strict=True):
+    for prompt, answer in zip(read("prompts.json"), llama["answers"], strict=True):
         assert prompt["name"] == answer["name"]
         ids, gaps = greedy(meta, weights, answer["prompt_ids"])
         case = {**prompt, "prompt_ids": answer["prompt_ids"], "llama_cpp_ids": answer["ids"]}
         cases.append({**case, "f32_ids": ids, "f32_gaps": gaps})
-    lines = ",\n  ".join(json.dumps(case, ensure_ascii=False) for case in cases)
-    head = json.dumps({"model": meta["general.name"], "llama_cpp": llama["version"], "steps": STEPS})
-    Path(out).write_text(f'{head[:-1]}, "cases": [\n  {lines}\n]}}\n')
+    lines = lambda values: ",\n  ".join(json.dumps(value, ensure_ascii=False) for value in values)
+    head = json.dumps({"model": meta["general.name"], "llama_cpp": llama["engine"], "steps": STEPS})
+    tables = f'"cases": [\n  {lines(cases)}\n], "texts": [\n  {lines(llama["texts"])}\n]'
+    Path(out).write_text(f"{head[:-1]}, {tables}}}\n")
 
 
 if __name__ == "__main__":

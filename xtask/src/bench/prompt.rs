@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::client::Timing;
+use super::memory;
 use super::system::{DataDir, System};
 use super::{Figures, Samples};
 use crate::up::Inputs;
@@ -38,7 +39,7 @@ pub fn run(inputs: &Inputs, runs: Option<u32>) -> Result<(u32, Figures)> {
     let runs = runs.unwrap_or(RUNS);
     let data_dir = DataDir::new()?;
     let system = System::start(inputs, &data_dir.path())?;
-    let engine = Engine::start(inputs, &data_dir.path().with_extension("engine"))?;
+    let engine = Engine::start(&system, &data_dir.path().with_extension("engine"))?;
     let mut samples: [Samples; 8] = Default::default();
     let [path_first, engine_first, path_rate, engine_rate, added_first, first_ratio, rate_ratio, added_total] =
         &mut samples;
@@ -97,19 +98,17 @@ struct Engine {
 }
 
 impl Engine {
-    fn start(inputs: &Inputs, socket: &Path) -> Result<Self> {
+    /// Another engine like the one that `system` runs.
+    fn start(system: &System, socket: &Path) -> Result<Self> {
+        let words = memory::command_of(system.pid(), "engine").context("the system runs no engine")?;
+        let (program, arguments) = words.split_first().context("a process has a name")?;
+        let at = arguments.iter().position(|word| word == "--socket").context("an engine has a socket")?;
         let log = fs::File::create(socket.with_extension("engine-log"))?;
-        let child = Command::new(&inputs.binary)
-            .arg("engine")
-            .arg("--model")
-            .arg(&inputs.model)
-            .arg("--socket")
-            .arg(socket)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot run {}", inputs.binary.display()))?;
+        let mut command = Command::new(program);
+        command.args(&arguments[..=at]).arg(socket).args(&arguments[at + 2..]);
+        // It ends when its standard input closes.
+        command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("cannot run {program}"))?;
         let mut engine = Self { child, socket: socket.to_path_buf() };
         let started = Instant::now();
         while UnixStream::connect(&engine.socket).is_err() {

@@ -1,0 +1,8 @@
+//! Local accounts.
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::App;
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+}

@@ -1,0 +1,8 @@
+//! keys
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::App;
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+}

@@ -1,0 +1,112 @@
+//! The API document: made from the router, so that it cannot differ from it.
+
+use axum::http::Method;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref,
+    RefOr, ResponseBuilder,
+};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::problem::Problem;
+use crate::state::App;
+
+const DESCRIPTION: &str = "\
+Provisioning lies under `/api/v1`, inference under `/v1` as OpenAI's clients expect it.
+
+Send an API key or a session token as `Authorization: Bearer …`. The tenant follows from the credential; a \
+platform administrator names one with `?tenant=SLUG`. Unknown fields are refused. Lists come in pages: pass \
+`next` of one as `cursor` of the following.
+
+Every error is `application/problem+json` (RFC 9457), except under `/v1`, where it has the shape that \
+OpenAI's clients read.";
+
+/// Every route of the public listener that is in the document.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    let info = InfoBuilder::new()
+        .title("Chancery")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(DESCRIPTION))
+        .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
+        .build();
+    let document = OpenApiBuilder::new()
+        .info(info)
+        .security(Some([SecurityRequirement::new::<_, [&str; 0], &str>("bearer", [])]))
+        .build();
+    OpenApiRouter::with_openapi(document)
+        .merge(crate::health::router())
+        .merge(crate::sessions::router())
+        .merge(crate::tenants::router())
+        .merge(crate::projects::router())
+        .merge(crate::accounts::router())
+        .merge(crate::keys::router())
+        .merge(crate::models::router())
+        .merge(crate::endpoints::router())
+        .merge(crate::accelerators::router())
+        .merge(crate::workers::router())
+        .merge(crate::files::router())
+        .merge(crate::jobs::router())
+        .merge(crate::usage::router())
+        .merge(crate::audit_log::router())
+        .merge(crate::v1::router())
+}
+
+/// The document, as `/openapi.json` serves it.
+pub fn openapi() -> OpenApi {
+    finish(routes().into_openapi())
+}
+
+/// Adds what holds for every operation.
+pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
+    let components = document.components.get_or_insert_with(Components::new);
+    let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).description(Some("API key or session token"));
+    components.add_security_scheme("bearer", SecurityScheme::Http(scheme.build()));
+    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
+    let problem = ResponseBuilder::new()
+        .description("Any error")
+        .content(
+            "application/problem+json",
+            ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build(),
+        )
+        .build();
+    for (path, item) in &mut document.paths.paths {
+        if path.starts_with("/v1/") {
+            continue;
+        }
+        for operation in operations_mut(item) {
+            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem.clone()));
+        }
+    }
+    document
+}
+
+/// The operations of a path, with their methods.
+pub(crate) fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {
+    [
+        (Method::GET, &item.get),
+        (Method::PUT, &item.put),
+        (Method::POST, &item.post),
+        (Method::DELETE, &item.delete),
+        (Method::PATCH, &item.patch),
+        (Method::HEAD, &item.head),
+        (Method::OPTIONS, &item.options),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}
+
+fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.patch,
+        &mut item.head,
+        &mut item.options,
+    ]
+    .into_iter()
+    .filter_map(Option::as_mut)
+}

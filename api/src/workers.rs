@@ -1,0 +1,8 @@
+//! workers
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::App;
+
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+}

@@ -1,0 +1,99 @@
+//! The commands that talk to a running system. One file per resource, as in
+//! every other crate.
+
+mod accounts;
+mod chat;
+mod endpoints;
+mod files;
+mod jobs;
+mod keys;
+mod models;
+mod projects;
+mod tenants;
+mod usage;
+mod workers;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+
+use crate::args::{Format, Global};
+use crate::client::{Client, Settings};
+use crate::output;
+
+/// Commands that speak REST.
+#[derive(Subcommand, Debug)]
+pub enum ClientCommand {
+    /// Ministries (administrator).
+    #[command(subcommand)]
+    Tenants(tenants::TenantsCommand),
+    /// Projects of a ministry.
+    #[command(subcommand)]
+    Projects(projects::ProjectsCommand),
+    /// Accounts of people (administrator).
+    #[command(subcommand)]
+    Accounts(accounts::AccountsCommand),
+    /// API keys of projects.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Models and their versions.
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
+    /// Endpoints: models that answer.
+    #[command(subcommand)]
+    Endpoints(endpoints::EndpointsCommand),
+    /// Workers and their devices (administrator).
+    #[command(subcommand)]
+    Workers(workers::WorkersCommand),
+    /// Ask a model, once or in a conversation.
+    Chat(chat::ChatOptions),
+    /// Jobs: many prompts from a file.
+    #[command(subcommand)]
+    Jobs(jobs::JobsCommand),
+    /// Files: inputs and results of jobs.
+    #[command(subcommand)]
+    Files(files::FilesCommand),
+    /// What was used, by day, project and model.
+    Usage(usage::UsageOptions),
+}
+
+/// What every command is given.
+struct Call {
+    client: Client,
+    format: Format,
+}
+
+/// Runs one command.
+pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
+    let at = Call { client: Client::new(Settings::find(global)?)?, format: global.output };
+    match command {
+        ClientCommand::Tenants(command) => tenants::run(command, &at).await?,
+        ClientCommand::Projects(command) => projects::run(command, &at).await?,
+        ClientCommand::Accounts(command) => accounts::run(command, &at).await?,
+        ClientCommand::Keys(command) => keys::run(command, &at).await?,
+        ClientCommand::Models(command) => models::run(command, &at).await?,
+        ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,
+        ClientCommand::Workers(command) => workers::run(command, &at).await?,
+        ClientCommand::Chat(options) => chat::run(options, &at).await?,
+        ClientCommand::Jobs(command) => return jobs::run(command, &at).await,
+        ClientCommand::Files(command) => files::run(command, &at).await?,
+        ClientCommand::Usage(options) => usage::run(options, &at).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `chancery openapi`
+pub fn openapi() -> Result<()> {
+    output::print(&api::openapi().to_pretty_json().context("the document cannot be written as JSON")?)
+}
+
+/// Says something beside what was asked for.
+fn note(text: impl std::fmt::Display) {
+    eprintln!("{text}");
+}
+
+/// The first characters of a digest, enough to recognise it.
+fn short(digest: domain::models::Sha256Digest) -> String {
+    digest.to_string().chars().take(12).collect()
+}

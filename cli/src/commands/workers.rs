@@ -1,0 +1,71 @@
+//! `chancery workers …`
+
+use anyhow::Result;
+use clap::Subcommand;
+use domain::workers::Worker;
+use serde_json::json;
+
+use super::Call;
+use crate::client::{Scope, segment};
+use crate::output;
+
+/// What can be done with workers.
+#[derive(Subcommand, Debug)]
+pub enum WorkersCommand {
+    /// List every worker with its devices.
+    List,
+    /// Place nothing new on a worker.
+    Cordon {
+        /// Its name.
+        worker: String,
+    },
+    /// Place work on it again.
+    Uncordon {
+        /// Its name.
+        worker: String,
+    },
+}
+
+pub(super) async fn run(command: WorkersCommand, at: &Call) -> Result<()> {
+    let (worker, cordoned) = match command {
+        WorkersCommand::List => {
+            let items = at.client.list(Scope::Platform, "api/v1/workers").await?;
+            return output::list(
+                at.format,
+                items,
+                &["worker", "pool", "zone", "state", "devices", "memory used", "last report"],
+                row,
+            );
+        }
+        WorkersCommand::Cordon { worker } => (worker, true),
+        WorkersCommand::Uncordon { worker } => (worker, false),
+    };
+    let path = format!("api/v1/workers/{}", segment(&worker));
+    let changed = at.client.patch(Scope::Platform, &path, &json!({"cordoned": cordoned})).await?;
+    output::object(at.format, changed, |worker: &Worker| {
+        vec![("worker", worker.name.to_string()), ("state", state(worker).to_owned())]
+    })
+}
+
+fn row(worker: &Worker) -> Vec<String> {
+    let classes: Vec<_> = worker.devices.iter().map(|d| format!("{} ({} milli)", d.class, d.milli)).collect();
+    let used: u64 = worker.devices.iter().map(|d| d.used_memory_bytes).sum();
+    let all: u64 = worker.devices.iter().map(|d| d.memory_bytes).sum();
+    vec![
+        worker.name.to_string(),
+        worker.pool.to_string(),
+        worker.zone.to_string(),
+        state(worker).to_owned(),
+        classes.join(", "),
+        format!("{} of {}", output::bytes(used), output::bytes(all)),
+        output::moment(worker.seen_at),
+    ]
+}
+
+fn state(worker: &Worker) -> &'static str {
+    match (worker.live, worker.cordoned) {
+        (false, _) => "lost",
+        (true, true) => "cordoned",
+        (true, false) => "live",
+    }
+}

@@ -1,0 +1,373 @@
+//! A fleet and its intents that a seed makes and changes, and what applying a
+//! plan means in it. For tests only; the store does the same in SQL.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::*;
+use crate::accelerators::Device;
+use crate::workers::{WORKER_LOST_SECS, Worker};
+use crate::{EndpointId, JobId};
+
+pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
+/// Plans until nothing is left to decide: end, create, place, nothing.
+const MOST_ROUNDS: usize = 3;
+
+/// SplitMix64, so that a run can be repeated from its seed.
+pub(super) struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        (!from.is_empty()).then(|| from[usize::try_from(self.below(from.len() as u64)).unwrap()])
+    }
+}
+
+pub(super) struct World {
+    pub snapshot: Snapshot,
+    pub now: Timestamp,
+    pub random: Random,
+    ids: u128,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        Self { snapshot: Snapshot::empty(START), now: START, random: Random(seed), ids: 0 }
+    }
+
+    pub fn id<T: From<uuid::Uuid>>(&mut self) -> T {
+        self.ids += 1;
+        uuid::Uuid::from_u128(self.ids).into()
+    }
+
+    pub fn add_worker(&mut self, class: &str, devices: u32, memory_bytes: u64, milli: u32) -> WorkerId {
+        let id: WorkerId = self.id();
+        let device = |world: &mut Self, ordinal| Device {
+            id: world.id(),
+            worker_id: id,
+            ordinal,
+            class: class.to_owned(),
+            memory_bytes,
+            milli,
+            used_memory_bytes: 0,
+            used_milli: 0,
+        };
+        let worker = Worker {
+            id,
+            name: format!("node-{}", self.snapshot.workers.len()).parse().unwrap(),
+            pool: "default".parse().unwrap(),
+            zone: "here".parse().unwrap(),
+            address: "http://127.0.0.1:1".to_owned(),
+            cordoned: false,
+            live: true,
+            devices: (0..devices).map(|ordinal| device(self, ordinal)).collect(),
+            seen_at: self.now,
+            created_at: self.now,
+        };
+        self.snapshot.workers.insert(id, worker);
+        id
+    }
+
+    pub fn add_intent(
+        &mut self,
+        owner: WorkloadOwner,
+        memory_bytes: u64,
+        milli: u32,
+        count: u32,
+    ) -> WorkloadOwner {
+        let (tenant_id, version_id) = (self.id(), self.id());
+        let resources = ResourceRequest { class: "cpu".to_owned(), memory_bytes, milli };
+        self.snapshot.intents.insert(owner, Intent { tenant_id, version_id, resources, count });
+        owner
+    }
+
+    pub fn add_endpoint(&mut self, memory_bytes: u64, milli: u32, replicas: u32) -> WorkloadOwner {
+        let id: EndpointId = self.id();
+        self.add_intent(WorkloadOwner::Endpoint(id), memory_bytes, milli, replicas)
+    }
+
+    pub fn add_job(&mut self, memory_bytes: u64, milli: u32) -> WorkloadOwner {
+        let id: JobId = self.id();
+        self.add_intent(WorkloadOwner::Job(id), memory_bytes, milli, 1)
+    }
+
+    pub fn pass(&mut self, secs: u64) {
+        self.now = self.now + Duration::from_secs(secs);
+    }
+
+    /// Workers that are alive say so.
+    pub fn report(&mut self) {
+        let now = self.now;
+        for worker in self.snapshot.workers.values_mut().filter(|w| w.live) {
+            worker.seen_at = now;
+        }
+    }
+
+    /// Draining ends and starting succeeds.
+    pub fn make_true(&mut self) {
+        let ids: Vec<_> = self.snapshot.placements.keys().copied().collect();
+        for id in ids {
+            let placement = self.snapshot.placements.get_mut(&id).unwrap();
+            match placement.state {
+                PlacementState::Assigned => placement.state = PlacementState::Ready,
+                PlacementState::Draining => self.end(id),
+                _ => {}
+            }
+        }
+    }
+
+    /// Plans and applies until nothing is decided; returns all that was.
+    pub fn settle(&mut self) -> Vec<Decision> {
+        let mut all = Vec::new();
+        for _ in 0..=MOST_ROUNDS {
+            let decisions = plan(&self.snapshot, self.now);
+            assert_eq!(decisions, plan(&self.snapshot.clone(), self.now), "the same snapshot, another plan");
+            if decisions.is_empty() {
+                return all;
+            }
+            for decision in &decisions {
+                self.apply(decision);
+            }
+            self.check();
+            all.extend(decisions);
+        }
+        panic!("not settled after {MOST_ROUNDS} plans: {:#?}", plan(&self.snapshot, self.now));
+    }
+
+    /// A part of a plan, as when the scheduler dies on the way.
+    pub fn apply_some(&mut self) {
+        let decisions = plan(&self.snapshot, self.now);
+        let some = self.random.below(decisions.len() as u64 + 1);
+        for decision in decisions.iter().take(usize::try_from(some).unwrap()) {
+            self.apply(decision);
+        }
+    }
+
+    /// What the store does, with what it checks.
+    fn apply(&mut self, decision: &Decision) {
+        match decision {
+            Decision::DeclareLost { worker, seen_at } => {
+                let worker = self.snapshot.workers.get_mut(worker).unwrap();
+                assert!(worker.live && worker.seen_at == *seen_at);
+                worker.live = false;
+            }
+            Decision::EndPlacement { placement, generation, worker, why: EndReason::WorkerLost } => {
+                assert!(!self.snapshot.workers[worker].live, "ended on a worker that is not lost");
+                assert_eq!(self.snapshot.placements[placement].generation, *generation);
+                self.end(*placement);
+            }
+            Decision::CreateWorkloads { owner, tenant_id, version_id, resources, existing, count } => {
+                let open = self.snapshot.workloads.values().filter(|w| w.owner == *owner).count();
+                assert_eq!(u32::try_from(open).unwrap(), *existing);
+                for _ in 0..*count {
+                    let id: WorkloadId = self.id();
+                    let workload = Workload {
+                        id,
+                        tenant_id: *tenant_id,
+                        owner: *owner,
+                        version_id: *version_id,
+                        resources: resources.clone(),
+                        state: WorkloadState::Pending,
+                        generation: 0,
+                        reason: None,
+                        created_at: self.now,
+                    };
+                    self.snapshot.workloads.insert(id, workload);
+                }
+            }
+            Decision::EndWorkload { workload, generation } => {
+                let workload = self.snapshot.workloads.remove(workload).expect("ended twice");
+                assert_eq!(workload.generation, *generation);
+            }
+            Decision::Drain { placement, generation } => {
+                let placement = self.snapshot.placements.get_mut(placement).unwrap();
+                assert_eq!(placement.generation, *generation);
+                assert_ne!(placement.state, PlacementState::Draining);
+                placement.state = PlacementState::Draining;
+            }
+            Decision::Place { workload, generation, worker, holds, .. } => {
+                self.place(*workload, *generation, *worker, holds);
+            }
+            Decision::Wait { workload, reason, .. } => {
+                let workload = self.snapshot.workloads.get_mut(workload).unwrap();
+                assert_eq!(workload.state, WorkloadState::Pending);
+                assert_ne!(workload.reason.as_ref(), Some(reason), "said again");
+                workload.reason = Some(reason.clone());
+            }
+        }
+    }
+
+    fn place(&mut self, id: WorkloadId, generation: i64, worker_id: WorkerId, holds: &[Hold]) {
+        let placement_id: PlacementId = self.id();
+        let worker = self.snapshot.workers.get_mut(&worker_id).unwrap();
+        assert!(worker.live && !worker.cordoned, "placed on a worker that takes nothing");
+        for hold in holds {
+            let device = worker.devices.iter_mut().find(|d| d.id == hold.device_id).unwrap();
+            device.used_memory_bytes += hold.memory_bytes;
+            device.used_milli += hold.milli;
+        }
+        let workload = self.snapshot.workloads.get_mut(&id).unwrap();
+        assert_eq!((workload.state, workload.generation), (WorkloadState::Pending, generation));
+        workload.state = WorkloadState::Placed;
+        workload.generation += 1;
+        workload.reason = None;
+        let placement = LivePlacement {
+            id: placement_id,
+            workload_id: id,
+            owner: workload.owner,
+            version_id: workload.version_id,
+            generation: workload.generation,
+            worker_id,
+            state: PlacementState::Assigned,
+            holds: holds.to_vec(),
+        };
+        self.snapshot.placements.insert(placement_id, placement);
+    }
+
+    fn end(&mut self, id: PlacementId) {
+        let placement = self.snapshot.placements.remove(&id).expect("ended twice");
+        let worker = self.snapshot.workers.get_mut(&placement.worker_id).unwrap();
+        for hold in &placement.holds {
+            let device = worker.devices.iter_mut().find(|d| d.id == hold.device_id).unwrap();
+            device.used_memory_bytes -= hold.memory_bytes;
+            device.used_milli -= hold.milli;
+        }
+        if let Some(workload) = self.snapshot.workloads.get_mut(&placement.workload_id) {
+            workload.state = WorkloadState::Pending;
+        }
+    }
+
+    /// What must hold at every moment.
+    pub fn check(&self) {
+        for device in self.snapshot.workers.values().flat_map(|w| &w.devices) {
+            assert!(device.used_memory_bytes <= device.memory_bytes, "memory of {device:?} exceeded");
+            assert!(device.used_milli <= device.milli, "compute of {device:?} exceeded");
+        }
+        let mut live: BTreeMap<WorkloadId, u32> = BTreeMap::new();
+        for placement in self.snapshot.placements.values() {
+            *live.entry(placement.workload_id).or_default() += 1;
+        }
+        assert!(live.values().all(|n| *n == 1), "two live placements of one workload");
+        for workload in self.snapshot.workloads.values() {
+            assert_eq!(
+                workload.state == WorkloadState::Placed,
+                live.contains_key(&workload.id),
+                "{workload:?}"
+            );
+        }
+    }
+
+    /// What must hold once settled.
+    pub fn check_settled(&self) {
+        for placement in self.snapshot.placements.values() {
+            assert!(self.snapshot.workers[&placement.worker_id].live, "{placement:?} is on a lost worker");
+            if !self.snapshot.workloads.contains_key(&placement.workload_id) {
+                assert_eq!(placement.state, PlacementState::Draining, "{placement:?} serves nobody");
+            }
+        }
+        for (owner, intent) in &self.snapshot.intents {
+            let have = self.snapshot.workloads.values().filter(|w| w.owner == *owner).count();
+            assert_eq!(u32::try_from(have).unwrap(), intent.count, "{owner:?}");
+        }
+        for workload in self.snapshot.workloads.values().filter(|w| w.state == WorkloadState::Pending) {
+            assert!(workload.reason.is_some(), "{workload:?} waits for nothing");
+            let request = &workload.resources;
+            let fitting = self
+                .snapshot
+                .workers
+                .values()
+                .filter(|w| w.live && !w.cordoned)
+                .flat_map(|w| &w.devices)
+                .find(|d| {
+                    d.class == request.class
+                        && d.memory_bytes - d.used_memory_bytes >= request.memory_bytes
+                        && d.milli - d.used_milli >= request.milli
+                });
+            assert!(fitting.is_none(), "{workload:?} waits although {fitting:?} has room");
+        }
+    }
+
+    /// Something happens.
+    pub fn happen(&mut self) {
+        let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
+        let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
+        match self.random.below(9) {
+            0 if workers.len() < 12 => {
+                let (devices, memory) = (1 + self.random.below(3), 1 + self.random.below(16));
+                let class = if self.random.below(8) == 0 { "other" } else { "cpu" };
+                self.add_worker(class, u32::try_from(devices).unwrap(), memory << 30, 4000);
+            }
+            1 | 2 if owners.len() < 20 => {
+                let memory = 1 + self.random.below(6) * 700_000_000;
+                let milli = 100 + u32::try_from(self.random.below(20)).unwrap() * 100;
+                if self.random.below(2) == 0 {
+                    let replicas = u32::try_from(self.random.below(5)).unwrap();
+                    self.add_endpoint(memory, milli, replicas);
+                } else {
+                    self.add_job(memory, milli);
+                }
+            }
+            3 => {
+                if let Some(owner) = self.random.pick(&owners) {
+                    let most = if matches!(owner, WorkloadOwner::Job(_)) { 2 } else { 6 };
+                    let count = u32::try_from(self.random.below(most)).unwrap();
+                    self.snapshot.intents.get_mut(&owner).unwrap().count = count;
+                }
+            }
+            4 => {
+                // Deleted: the store shows no intent at all.
+                if let Some(owner) = self.random.pick(&owners) {
+                    self.snapshot.intents.remove(&owner);
+                }
+            }
+            5 => {
+                if let Some(id) = self.random.pick(&workers) {
+                    let worker = self.snapshot.workers.get_mut(&id).unwrap();
+                    worker.cordoned = !worker.cordoned;
+                }
+            }
+            6 => {
+                // One falls silent while the others report.
+                let silent = self.random.pick(&workers);
+                let was = silent.map(|id| self.snapshot.workers[&id].seen_at);
+                self.pass(WORKER_LOST_SECS + 1);
+                self.report();
+                if let (Some(id), Some(was)) = (silent, was) {
+                    self.snapshot.workers.get_mut(&id).unwrap().seen_at = was;
+                }
+            }
+            7 => {
+                // One comes back.
+                if let Some(id) = self.random.pick(&workers) {
+                    let now = self.now;
+                    let worker = self.snapshot.workers.get_mut(&id).unwrap();
+                    worker.live = true;
+                    worker.seen_at = now;
+                }
+            }
+            _ => self.make_true(),
+        }
+        self.pass(1);
+        self.report_unless_silent();
+    }
+
+    fn report_unless_silent(&mut self) {
+        let now = self.now;
+        for worker in self.snapshot.workers.values_mut() {
+            if worker.live && now.since(worker.seen_at) <= Duration::from_secs(WORKER_LOST_SECS) {
+                worker.seen_at = now;
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+use proptest::prelude::*;
+
+use super::simulation::{START, World};
+use super::*;
+use crate::workers::WORKER_LOST_SECS;
+
+const GB: u64 = 1_000_000_000;
+
+fn reasons(world: &World) -> Vec<&str> {
+    world.snapshot.workloads.values().filter_map(|w| w.reason.as_deref()).collect()
+}
+
+fn workers_of(world: &World, owner: WorkloadOwner) -> Vec<WorkerId> {
+    let mut workers: Vec<_> =
+        world.snapshot.placements.values().filter(|p| p.owner == owner).map(|p| p.worker_id).collect();
+    workers.sort();
+    workers
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    /// Whatever happens, plans keep what must hold, settle, and leave nothing
+    /// waiting that fits.
+    #[test]
+    fn a_fleet_that_changes_settles_and_never_breaks(seed: u64) {
+        println!("seed {seed}");
+        let mut world = World::new(seed);
+        for _ in 0..60 {
+            world.happen();
+            world.check();
+            world.settle();
+            world.check_settled();
+        }
+        // When everybody reports and drains, all that was let go is gone.
+        world.report();
+        world.make_true();
+        world.settle();
+        world.make_true();
+        world.settle();
+        world.check_settled();
+        prop_assert!(world.snapshot.placements.values().all(|p| world.snapshot.workloads.contains_key(&p.workload_id)));
+    }
+
+    /// What is decided does not depend on where a plan is made from: half a
+    /// plan applied and planned again ends in the same state of settlement.
+    #[test]
+    fn a_scheduler_that_dies_between_two_plans_loses_nothing(seed: u64) {
+        println!("seed {seed}");
+        let mut world = World::new(seed);
+        for _ in 0..30 {
+            world.happen();
+            if world.random.below(3) == 0 {
+                world.apply_some();
+            } else {
+                world.settle();
+            }
+            world.check();
+        }
+        world.settle();
+        world.check_settled();
+    }
+}
+
+#[test]
+fn replicas_are_spread_over_workers() {
+    let mut world = World::new(1);
+    for _ in 0..3 {
+        world.add_worker("cpu", 1, 16 * GB, 4000);
+    }
+    let endpoint = world.add_endpoint(GB, 500, 3);
+    world.settle();
+    let mut workers = workers_of(&world, endpoint);
+    workers.dedup();
+    assert_eq!(workers.len(), 3);
+}
+
+#[test]
+fn weights_that_are_there_attract_work() {
+    let mut world = World::new(1);
+    // The second worker is emptier; only the weights speak for the first.
+    world.add_worker("cpu", 1, 64 * GB, 4000);
+    let endpoint = world.add_endpoint(GB, 500, 1);
+    world.settle();
+    world.add_worker("cpu", 1, 4 * GB, 4000);
+    let job = world.add_job(GB, 500);
+    let version = world.snapshot.intents[&endpoint].version_id;
+    world.snapshot.intents.get_mut(&job).unwrap().version_id = version;
+    world.settle();
+    assert_eq!(workers_of(&world, job), workers_of(&world, endpoint));
+}
+
+#[test]
+fn the_fullest_device_that_fits_is_taken() {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 64 * GB, 4000);
+    let small = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let job = world.add_job(3 * GB, 500);
+    world.settle();
+    assert_eq!(workers_of(&world, job), [small]);
+}
+
+#[test]
+fn endpoints_come_before_jobs() {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 4 * GB, 4000);
+    let job = world.add_job(3 * GB, 500);
+    let endpoint = world.add_endpoint(3 * GB, 500, 1);
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint).len(), 1);
+    assert!(workers_of(&world, job).is_empty());
+    assert_eq!(
+        reasons(&world),
+        ["no worker of class cpu has 3.0 GB free: the largest free is 1.0 GB on node-0"]
+    );
+}
+
+#[test]
+fn why_it_waits_is_told_with_numbers() {
+    let mut world = World::new(1);
+    let endpoint = world.add_endpoint(834_000_000, 500, 1);
+    world.settle();
+    assert_eq!(reasons(&world), ["no worker has joined yet"]);
+
+    world.add_worker("other", 1, 4 * GB, 4000);
+    world.settle();
+    assert_eq!(reasons(&world), ["no worker has a device of class cpu"]);
+
+    let small = world.add_worker("cpu", 1, 512_000_000, 1000);
+    world.settle();
+    assert_eq!(
+        reasons(&world),
+        [
+            "no device of class cpu is as large as 834 MB and 500 milli-accelerators: the largest has 512 MB and 1000 on node-1"
+        ]
+    );
+
+    world.snapshot.workers.get_mut(&small).unwrap().cordoned = true;
+    world.settle();
+    assert_eq!(reasons(&world), ["no worker of class cpu takes work: 1 worker is cordoned"]);
+
+    world.snapshot.workers.get_mut(&small).unwrap().cordoned = false;
+    let large = world.add_worker("cpu", 1, 4 * GB, 1000);
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint), [large]);
+    assert!(reasons(&world).is_empty());
+
+    world.add_endpoint(GB, 700, 1);
+    world.settle();
+    assert_eq!(
+        reasons(&world),
+        [
+            "no device of class cpu has 1.0 GB and 700 milli-accelerators free at the same time: node-2 has 3.1 GB but 500 milli-accelerators free"
+        ]
+    );
+}
+
+#[test]
+fn a_silent_worker_is_lost_and_its_work_goes_elsewhere() {
+    let mut world = World::new(1);
+    let first = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let endpoint = world.add_endpoint(GB, 500, 1);
+    world.settle();
+    let second = world.add_worker("cpu", 1, 4 * GB, 4000);
+    world.pass(WORKER_LOST_SECS + 1);
+    world.snapshot.workers.get_mut(&second).unwrap().seen_at = world.now;
+    let decisions = world.settle();
+    assert!(matches!(decisions[0], Decision::DeclareLost { worker, .. } if worker == first), "{decisions:?}");
+    assert_eq!(workers_of(&world, endpoint), [second]);
+    assert_eq!(world.snapshot.workloads.values().next().unwrap().generation, 2);
+}
+
+#[test]
+fn a_new_leader_waits_before_it_calls_anybody_lost() {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 4 * GB, 4000);
+    world.add_endpoint(GB, 500, 1);
+    world.settle();
+    world.pass(3600);
+    world.snapshot.leading_since = world.now;
+    assert_eq!(plan(&world.snapshot, world.now), []);
+    world.pass(WORKER_LOST_SECS + 1);
+    assert!(matches!(plan(&world.snapshot, world.now)[0], Decision::DeclareLost { .. }));
+}
+
+#[test]
+fn scaling_down_lets_go_of_what_serves_least_and_drains_it_first() {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 2 * GB, 4000);
+    let endpoint = world.add_endpoint(GB, 500, 3);
+    world.settle();
+    world.make_true();
+    assert_eq!(reasons(&world).len(), 1, "the third replica waits");
+
+    world.snapshot.intents.get_mut(&endpoint).unwrap().count = 2;
+    let decisions = world.settle();
+    assert!(matches!(decisions[..], [Decision::EndWorkload { .. }]), "{decisions:?}");
+
+    world.snapshot.intents.remove(&endpoint);
+    let decisions = world.settle();
+    let drains = decisions.iter().filter(|d| matches!(d, Decision::Drain { .. })).count();
+    assert_eq!((decisions.len(), drains), (4, 2), "{decisions:?}");
+    assert_eq!(world.snapshot.placements.len(), 2, "drained before removed");
+    world.make_true();
+    assert!(world.snapshot.placements.is_empty());
+    assert_eq!(plan(&world.snapshot, world.now), []);
+}
+
+#[test]
+fn draining_work_keeps_its_devices_until_it_has_ended() {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, GB, 1000);
+    let first = world.add_endpoint(GB, 500, 1);
+    world.settle();
+    world.snapshot.intents.remove(&first);
+    let second = world.add_endpoint(GB, 500, 1);
+    world.settle();
+    assert!(workers_of(&world, second).is_empty());
+    world.make_true();
+    world.settle();
+    assert_eq!(workers_of(&world, second).len(), 1);
+}
+
+#[test]
+fn shares_follow_open_chunks_within_limits() {
+    let limits = ShareLimits { max_shares: 3, chunks_per_share: 10 };
+    assert_eq!([0, 1, 10, 11, 30, 1000].map(|open| shares(open, limits)), [0, 1, 1, 2, 3, 3]);
+    assert_eq!(shares(1000, ShareLimits::default()), 1);
+    assert_eq!(shares(5, ShareLimits { max_shares: 0, chunks_per_share: 0 }), 1);
+}
+
+#[test]
+fn nothing_wanted_nothing_decided() {
+    assert_eq!(plan(&Snapshot::empty(START), START), []);
+}

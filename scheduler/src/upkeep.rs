@@ -1,0 +1,52 @@
+//! Small periodic work: leases that ran out, notices that are old.
+
+use std::time::Duration;
+
+use domain::Timestamp;
+use store::leadership::{Term, fence};
+use store::{Store, StoreError, jobs, outbox};
+use tracing::{info, warn};
+
+use crate::{Deps, ERROR_PAUSE, Settings};
+
+/// Turns of this loop between two prunings of the outbox.
+const PRUNE_EVERY: u64 = 60;
+
+/// Works until it is stopped.
+pub(crate) async fn run(settings: Settings, deps: Deps, term: Term) {
+    let mut turn = 0u64;
+    loop {
+        if let Err(error) = turn_once(&settings, &deps.store, term, turn, deps.clock.now()).await {
+            if matches!(error, StoreError::NotLeader) {
+                return;
+            }
+            warn!(error = &error as &dyn std::error::Error, "Upkeep failed; trying again");
+            tokio::time::sleep(ERROR_PAUSE).await;
+        }
+        turn += 1;
+        tokio::time::sleep(settings.tick_interval()).await;
+    }
+}
+
+async fn turn_once(
+    settings: &Settings,
+    store: &Store,
+    term: Term,
+    turn: u64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut tx = store.system().await?;
+    fence(&mut tx, term.epoch).await?;
+    let expired = jobs::expire_leases(&mut tx, now).await?;
+    tx.commit().await?;
+    if expired > 0 {
+        info!("{expired} leases ran out; their chunks wait again");
+    }
+    if turn.is_multiple_of(PRUNE_EVERY) {
+        let mut tx = store.system().await?;
+        fence(&mut tx, term.epoch).await?;
+        outbox::prune(&mut tx, now, Duration::from_secs(settings.outbox_keep_secs)).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}

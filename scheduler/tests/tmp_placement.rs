@@ -1,0 +1,477 @@
+//! temporary
+mod tests { #[path = "/work/main/tests/src/database.rs"] pub mod database; }
+
+
+
+use std::time::Duration;
+
+use domain::accelerators::DeviceReport;
+use domain::models::Sha256Digest;
+use domain::planner::{Decision, Hold, ShareLimits};
+use domain::workers::{JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS};
+use domain::workloads::PlacementState;
+use domain::{Clock, DeviceId, EndpointId, JobId, LeaseToken, TenantId, Timestamp, VersionId, WorkerId};
+use scheduler::Settings;
+use sqlx::Row;
+use store::StoreError;
+use store::leadership::{Attempt, Leader, Term};
+use tests::database::{Database, rows};
+
+const GB: u64 = 1_000_000_000;
+
+/// A tenant with a model version, and a leader.
+struct Scene {
+    db: Database,
+    leader: Leader,
+    tenant: TenantId,
+    version: VersionId,
+    file: Sha256Digest,
+    now: Timestamp,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let db = Database::fresh().await;
+        let now = Clock::system().now();
+        let (tenant, version, file) =
+            (TenantId::generate(), VersionId::generate(), Sha256Digest::of(b"weights"));
+        let manifest = r#"{"format":"gguf","files":[]}"#;
+        let mut su = db.superuser().await;
+        for sql in [
+            format!("INSERT INTO tenants VALUES ('{tenant}', 'interior', 'Interior', now())"),
+            format!("INSERT INTO projects VALUES ('{tenant}', '{tenant}', 'sandbox', 'Sandbox', now())"),
+            format!("INSERT INTO models VALUES ('{version}', NULL, 'small', now())"),
+            format!(
+                "INSERT INTO model_versions VALUES ('{version}', '{version}', NULL, decode('{file}', 'hex'), '{manifest}', now())"
+            ),
+            format!(
+                "INSERT INTO model_files VALUES ('{version}', NULL, 'model.gguf', decode('{file}', 'hex'), 7)"
+            ),
+        ] {
+            rows(&mut su, &sql).await.unwrap();
+        }
+        for object in [format!("tenant:{tenant}"), format!("project:{tenant}"), format!("version:{version}")]
+        {
+            audit(&db, &object).await;
+        }
+        let leader = lead(&db, now).await;
+        Self { db, leader, tenant, version, file, now }
+    }
+
+    async fn endpoint(&self, replicas: u32, memory_bytes: u64, milli: u32) -> EndpointId {
+        let (id, tenant, version) = (EndpointId::generate(), self.tenant, self.version);
+        let sql = format!(
+            "INSERT INTO endpoints (id, tenant_id, project_id, name, version_id, replicas, class, memory_bytes, milli, created_at)
+             VALUES ('{id}', '{tenant}', '{tenant}', 'e-{id}', '{version}', {replicas}, 'cpu', {memory_bytes}, {milli}, now())"
+        );
+        rows(&mut self.db.superuser().await, &sql).await.unwrap();
+        audit(&self.db, &format!("endpoint:{id}")).await;
+        id
+    }
+
+    /// A job of `chunks` chunks of four lines.
+    async fn job(&self, chunks: u32) -> JobId {
+        let (id, tenant, version) = (JobId::generate(), self.tenant, self.version);
+        let lines = chunks * 4;
+        let mut su = self.db.superuser().await;
+        for sql in [
+            format!(
+                "INSERT INTO files VALUES ('{id}', '{tenant}', '{tenant}', 'batch', 'in.jsonl', 1, decode('{}', 'hex'), now())",
+                self.file
+            ),
+            format!(
+                "INSERT INTO jobs (id, tenant_id, project_id, operation, model, version_id, class, memory_bytes, milli, state, total_lines, input_file_id, created_at)
+                 VALUES ('{id}', '{tenant}', '{tenant}', '/v1/chat/completions', 'small', '{version}', 'cpu', {GB}, 500, 'in_progress', {lines}, '{id}', now())"
+            ),
+            format!(
+                "INSERT INTO job_chunks (tenant_id, job_id, index, first_line, lines, first_byte, bytes)
+                 SELECT '{tenant}', '{id}', n, n * 4, 4, n * 100, 100 FROM generate_series(0, {chunks} - 1) n"
+            ),
+        ] {
+            rows(&mut su, &sql).await.unwrap();
+        }
+        audit(&self.db, &format!("job:{id}")).await;
+        id
+    }
+
+    async fn join(&self, name: &str, devices: &[(u64, u32)]) -> WorkerId {
+        join(&self.db, name, devices, [u8::try_from(name.len()).unwrap(); 32], self.now).await.unwrap()
+    }
+
+    async fn tick(&self) -> scheduler::Summary {
+        tick(&self.db, self.leader.term(), self.now).await.unwrap()
+    }
+
+    async fn report(&self, worker: WorkerId, placements: &[PlacementReport]) -> bool {
+        let mut tx = self.db.store.system().await.unwrap();
+        let changed = store::workers::report(&mut tx, worker, placements, self.now).await.unwrap();
+        tx.commit().await.unwrap();
+        changed
+    }
+
+    /// The worker says of everything it should hold that it is so, as it
+    /// should be: ready, or ended when draining.
+    async fn obey(&self, worker: WorkerId) {
+        let (_, desired) = store::workers::desired(&self.db.store, worker).await.unwrap();
+        let reports: Vec<_> = desired
+            .iter()
+            .map(|d| PlacementReport {
+                placement_id: d.placement_id,
+                generation: d.generation,
+                state: if d.drain { ObservedState::Ended } else { ObservedState::Ready },
+                detail: None,
+            })
+            .collect();
+        self.report(worker, &reports).await;
+    }
+
+    async fn apply(&self, decision: &Decision) -> Result<(), StoreError> {
+        let mut tx = self.db.store.system().await?;
+        store::workloads::apply(&mut tx, self.leader.term().epoch, decision, self.now).await?;
+        tx.commit().await
+    }
+
+    async fn snapshot(&self) -> domain::planner::Snapshot {
+        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default()).await.unwrap()
+    }
+
+    /// Where live placements are, by name of the worker.
+    async fn placed(&self) -> Vec<String> {
+        let sql = "SELECT w.name FROM placements p JOIN workers w ON w.id = p.worker_id WHERE p.state <> 'ended' ORDER BY 1";
+        rows(&mut self.db.superuser().await, sql).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    async fn set(&self, sql: String) {
+        rows(&mut self.db.superuser().await, &sql).await.unwrap();
+    }
+}
+
+async fn audit(db: &Database, object: &str) {
+    let sql = format!(
+        "INSERT INTO audit_events SELECT gen_random_uuid(), NULL, now(), 'test', 'create', '{object}', 'allowed', '{{}}'"
+    );
+    rows(&mut db.superuser().await, &sql).await.unwrap();
+}
+
+async fn join(
+    db: &Database,
+    name: &str,
+    devices: &[(u64, u32)],
+    hash: [u8; 32],
+    now: Timestamp,
+) -> Result<WorkerId, StoreError> {
+    let request = JoinRequest {
+        name: name.parse().unwrap(),
+        pool: "default".parse().unwrap(),
+        zone: "here".parse().unwrap(),
+        address: "http://127.0.0.1:1".to_owned(),
+        devices: (0..)
+            .zip(devices)
+            .map(|(ordinal, &(memory_bytes, milli))| DeviceReport {
+                ordinal,
+                class: "cpu".to_owned(),
+                memory_bytes,
+                milli,
+            })
+            .collect(),
+    };
+    let mut tx = db.store.system().await?;
+    let id = store::workers::join(&mut tx, &request, &hash, now).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+async fn lead(db: &Database, now: Timestamp) -> Leader {
+    match db.store.candidate("test").await.unwrap().try_lead(now).await.unwrap() {
+        Attempt::Leads(leader) => leader,
+        Attempt::Waits(_) => panic!("somebody else leads"),
+    }
+}
+
+async fn tick(db: &Database, term: Term, now: Timestamp) -> Result<scheduler::Summary, StoreError> {
+    scheduler::tick(&db.store, &Settings::default(), term, now).await
+}
+
+#[tokio::test]
+async fn replicas_are_placed_made_ready_drained_and_gone() {
+    let scene = Scene::new().await;
+    let endpoint = scene.endpoint(2, GB, 500).await;
+    let summary = scene.tick().await;
+    assert_eq!((summary.pending, summary.placements, summary.settled), (2, 0, true));
+    let reason = "SELECT reason FROM workloads LIMIT 1";
+    let told: String = rows(&mut scene.db.superuser().await, reason).await.unwrap()[0].get(0);
+    assert_eq!(told, "no worker has joined yet");
+
+    let workers = [scene.join("a", &[(4 * GB, 2000)]).await, scene.join("bb", &[(4 * GB, 2000)]).await];
+    let summary = scene.tick().await;
+    assert_eq!((summary.pending, summary.placements, summary.refused), (0, 2, 0));
+    assert_eq!(scene.placed().await, ["a", "bb"], "replicas are spread");
+    assert_eq!(scene.tick().await.applied, 0, "a second look finds nothing to do");
+
+    let (epoch, desired) = store::workers::desired(&scene.db.store, workers[0]).await.unwrap();
+    assert_eq!((epoch, desired.len()), (scene.leader.term().epoch, 1));
+    assert_eq!((desired[0].memory_bytes, desired[0].milli, desired[0].drain), (GB, 500, false));
+    assert_eq!(desired[0].version.id, scene.version);
+    for worker in workers {
+        scene.obey(worker).await;
+    }
+    assert_eq!(scene.db.count("SELECT count(*) FROM placements WHERE state = 'ready'").await, 2);
+
+    scene.set(format!("UPDATE endpoints SET deleted_at = now() WHERE id = '{endpoint}'")).await;
+    scene.tick().await;
+    assert_eq!(scene.db.count("SELECT count(*) FROM placements WHERE state = 'draining'").await, 2);
+    assert_eq!(
+        scene.db.count("SELECT sum(used_milli) FROM devices").await,
+        1000,
+        "held until they have ended"
+    );
+    for worker in workers {
+        scene.obey(worker).await;
+    }
+    assert!(scene.placed().await.is_empty());
+    assert_eq!(scene.db.count("SELECT sum(used_milli) FROM devices").await, 0);
+    assert_eq!(scene.db.count("SELECT count(*) FROM workloads WHERE state <> 'ended'").await, 0);
+    for (action, times) in
+        [("place_workload", 2), ("drain_placement", 2), ("end_placement", 2), ("join_worker", 2)]
+    {
+        let sql = format!("SELECT count(*) FROM audit_events WHERE action = '{action}'");
+        assert_eq!(scene.db.count(&sql).await, times, "{action}");
+    }
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn work_of_a_lost_worker_goes_elsewhere_and_its_leases_come_back() {
+    let mut scene = Scene::new().await;
+    let job = scene.job(3).await;
+    let lost = scene.join("a", &[(4 * GB, 2000)]).await;
+    scene.tick().await;
+    scene.obey(lost).await;
+    let (_, desired) = store::workers::desired(&scene.db.store, lost).await.unwrap();
+    let mut tx = scene.db.store.system().await.unwrap();
+    let (share, token) = (&desired[0], LeaseToken::generate());
+    store::jobs::leases::lease(&mut tx, job, lost, share.placement_id, share.generation, token, scene.now)
+        .await
+        .unwrap()
+        .expect("there is a chunk");
+    tx.commit().await.unwrap();
+    assert_eq!(scene.db.count("SELECT count(*) FROM job_chunks WHERE state = 'leased'").await, 1);
+
+    scene.now = scene.now + Duration::from_secs(WORKER_LOST_SECS + 1);
+    let other = scene.join("bb", &[(4 * GB, 2000)]).await;
+    let summary = scene.tick().await;
+    assert_eq!((summary.placements, summary.pending), (1, 0));
+    assert_eq!(scene.placed().await, ["bb"]);
+    assert_eq!(scene.db.count("SELECT count(*) FROM job_chunks WHERE state = 'leased'").await, 0);
+    assert_eq!(scene.db.count("SELECT max(generation) FROM placements").await, 2);
+
+    // It was only slow: what it says of the former placement changes nothing.
+    let report = PlacementReport {
+        placement_id: share.placement_id,
+        generation: share.generation,
+        state: ObservedState::Ready,
+        detail: None,
+    };
+    assert!(scene.report(lost, &[report]).await, "it is live again");
+    assert_eq!(scene.placed().await, ["bb"]);
+
+    // All chunks done: the share is not wanted any more.
+    scene.set("UPDATE job_chunks SET state = 'done'".to_owned()).await;
+    scene.tick().await;
+    scene.obey(other).await;
+    assert!(scene.placed().await.is_empty());
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn only_the_leader_writes() {
+    let scene = Scene::new().await;
+    scene.join("a", &[(4 * GB, 2000)]).await;
+    scene.endpoint(1, GB, 500).await;
+    let first = scene.leader.term();
+    let waits = scene.db.store.candidate("second").await.unwrap().try_lead(scene.now).await.unwrap();
+    let Attempt::Waits(second) = waits else { panic!("two lead") };
+
+    scene.set("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'chancery leadership' AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)".to_owned()).await;
+    let Scene { db, mut leader, now, .. } = scene;
+    assert!(
+        matches!(leader.check().await, Err(StoreError::NotLeader)),
+        "it notices that its connection is gone"
+    );
+
+    let Attempt::Leads(second) = second.try_lead(now).await.unwrap() else { panic!("nobody leads") };
+    assert_eq!(second.term().epoch, first.epoch + 1);
+    assert!(matches!(tick(&db, first, now).await, Err(StoreError::NotLeader)));
+    assert_eq!(db.count("SELECT count(*) FROM workloads").await, 0);
+    assert_eq!(tick(&db, second.term(), now).await.unwrap().placements, 1);
+
+    second.resign().await.unwrap();
+    lead(&db, now).await;
+    db.finish().await;
+}
+
+#[tokio::test]
+async fn the_database_refuses_what_does_not_fit_or_is_not_so_any_more() {
+    let scene = Scene::new().await;
+    let worker = scene.join("a", &[(2 * GB, 1000)]).await;
+    scene.endpoint(3, GB, 100).await;
+    scene.tick().await;
+    assert_eq!(scene.placed().await.len(), 2, "two of three fit");
+
+    let snapshot = scene.snapshot().await;
+    let waiting = snapshot.workloads.values().find(|w| w.generation == 0).unwrap();
+    assert_eq!(
+        waiting.reason.as_deref(),
+        Some("no worker of class cpu has 1.0 GB free: the largest free is 0 MB on a")
+    );
+    let place = |generation, device_id: DeviceId| Decision::Place {
+        workload: waiting.id,
+        generation,
+        worker,
+        holds: vec![Hold { device_id, memory_bytes: GB, milli: 100 }],
+        considered: domain::planner::Considered::default(),
+    };
+    let device = snapshot.workers[&worker].devices[0].id;
+    assert!(matches!(scene.apply(&place(0, device)).await, Err(StoreError::NoCapacity)));
+    assert!(
+        matches!(scene.apply(&place(7, device)).await, Err(StoreError::Conflict(_))),
+        "another generation"
+    );
+    assert!(
+        matches!(scene.apply(&place(0, DeviceId::generate())).await, Err(StoreError::Conflict(_))),
+        "no such device"
+    );
+    let mut tx = scene.db.store.system().await.unwrap();
+    store::workers::set_cordoned(&mut tx, worker, true, "test", scene.now).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(matches!(scene.apply(&place(0, device)).await, Err(StoreError::Conflict(_))), "cordoned");
+    let lost = Decision::DeclareLost { worker, seen_at: scene.now - Duration::from_secs(1) };
+    assert!(matches!(scene.apply(&lost).await, Err(StoreError::Conflict(_))), "it has reported since");
+    let placement = snapshot.placements.values().next().unwrap();
+    let end = Decision::EndPlacement {
+        placement: placement.id,
+        generation: placement.generation,
+        worker,
+        why: domain::planner::EndReason::WorkerLost,
+    };
+    assert!(matches!(scene.apply(&end).await, Err(StoreError::Conflict(_))), "its worker is not lost");
+    assert_eq!(scene.placed().await.len(), 2);
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn schedulers_that_race_place_each_workload_once() {
+    let scene = Scene::new().await;
+    for name in ["a", "bb", "ccc"] {
+        scene.join(name, &[(8 * GB, 8000)]).await;
+    }
+    scene.endpoint(12, GB, 500).await;
+    // The same term twice, as when a paused process wakes up beside its successor.
+    let term = scene.leader.term();
+    let (first, second) = tokio::join!(tick(&scene.db, term, scene.now), tick(&scene.db, term, scene.now));
+    for done in [first, second] {
+        assert!(done.is_ok() || done.as_ref().is_err_and(StoreError::is_transient), "{done:?}");
+    }
+    scene.tick().await;
+    assert_eq!(scene.db.count("SELECT count(*) FROM workloads WHERE state = 'placed'").await, 12);
+    assert_eq!(scene.placed().await.len(), 12);
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_joins_again_replaces_its_former_process() {
+    let scene = Scene::new().await;
+    let job = scene.job(2).await;
+    scene.endpoint(3, GB, 500).await;
+    let worker = scene.join("a", &[(4 * GB, 4000)]).await;
+    scene.tick().await;
+    scene.obey(worker).await;
+    assert_eq!(scene.db.count("SELECT count(*) FROM placements WHERE state = 'ready'").await, 4);
+    let (_, desired) = store::workers::desired(&scene.db.store, worker).await.unwrap();
+    let share = desired.iter().find(|d| d.owner == domain::workloads::WorkloadOwner::Job(job)).unwrap();
+    let mut tx = scene.db.store.system().await.unwrap();
+    let token = LeaseToken::generate();
+    store::jobs::leases::lease(&mut tx, job, worker, share.placement_id, share.generation, token, scene.now)
+        .await
+        .unwrap()
+        .expect("there is a chunk");
+    tx.commit().await.unwrap();
+
+    // With half the memory: two placements stay, the youngest two end.
+    let again = join(&scene.db, "a", &[(2 * GB, 4000)], [99; 32], scene.now).await.unwrap();
+    assert_eq!(again, worker);
+    assert_eq!(scene.placed().await.len(), 2);
+    assert_eq!(
+        scene.db.count("SELECT count(*) FROM placements WHERE state = 'ready'").await,
+        0,
+        "nothing is loaded yet"
+    );
+    assert_eq!(scene.db.count("SELECT count(*) FROM job_chunks WHERE state = 'leased'").await, 0);
+    let mut tx = scene.db.store.system().await.unwrap();
+    assert_eq!(
+        store::workers::by_credential(&mut tx, &[1; 32]).await.unwrap(),
+        None,
+        "the former credential is void"
+    );
+    assert_eq!(store::workers::by_credential(&mut tx, &[99; 32]).await.unwrap(), Some(worker));
+    let listed = store::workers::list(&mut tx, None, 10, scene.now).await.unwrap();
+    assert_eq!((listed.len(), listed[0].devices[0].used_memory_bytes, listed[0].live), (1, 2 * GB, true));
+    tx.commit().await.unwrap();
+
+    // Other devices altogether: nothing stays.
+    join(&scene.db, "a", &[], [98; 32], scene.now).await.unwrap();
+    assert!(scene.placed().await.is_empty());
+    assert_eq!(scene.db.count("SELECT count(*) FROM devices").await, 0);
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn reports_change_only_what_is_the_workers_own() {
+    let scene = Scene::new().await;
+    let (worker, other) = (scene.join("a", &[(2 * GB, 1000)]).await, scene.join("bb", &[]).await);
+    scene.endpoint(1, GB, 500).await;
+    scene.tick().await;
+    let (_, desired) = store::workers::desired(&scene.db.store, worker).await.unwrap();
+    let report = |generation, state| {
+        [PlacementReport {
+            placement_id: desired[0].placement_id,
+            generation,
+            state,
+            detail: Some("exited with signal 9\0\n".to_owned()),
+        }]
+    };
+    let current = desired[0].generation;
+    let state = async || scene.snapshot().await.placements.values().next().unwrap().state;
+    assert!(!scene.report(other, &report(current, ObservedState::Ready)).await, "not the other worker's");
+    assert!(!scene.report(worker, &report(current + 1, ObservedState::Ready)).await, "another generation");
+    assert_eq!(state().await, PlacementState::Assigned);
+    assert!(scene.report(worker, &report(current, ObservedState::Ready)).await);
+    assert_eq!(state().await, PlacementState::Ready);
+    assert!(!scene.report(worker, &report(current, ObservedState::Ready)).await, "nothing new");
+    assert!(scene.report(worker, &report(current, ObservedState::Failing)).await);
+    assert_eq!(state().await, PlacementState::Assigned);
+    assert_eq!(
+        scene.db.count("SELECT count(*) FROM placements WHERE detail LIKE 'exited with signal 9%'").await,
+        1
+    );
+    scene.report(worker, &report(current, ObservedState::Ended)).await;
+    assert_eq!(state().await, PlacementState::Assigned, "nobody asked it to let go");
+    scene.report(worker, &report(current, ObservedState::Ready)).await;
+    assert!(scene.report(worker, &[]).await, "what it does not mention it does not have");
+    assert_eq!(state().await, PlacementState::Assigned);
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn model_files_go_only_where_their_version_is_placed() {
+    let scene = Scene::new().await;
+    let (worker, other) = (scene.join("a", &[(2 * GB, 1000)]).await, scene.join("bb", &[]).await);
+    scene.endpoint(1, GB, 500).await;
+    scene.tick().await;
+    let bytes =
+        async |worker, file| store::workers::placed_file_bytes(&scene.db.store, worker, file).await.unwrap();
+    assert_eq!(bytes(worker, scene.file).await, Some(7));
+    assert_eq!(bytes(other, scene.file).await, None);
+    assert_eq!(bytes(worker, Sha256Digest::of(b"another")).await, None);
+    scene.db.finish().await;
+}

@@ -1,0 +1,135 @@
+//! What a worker says of itself and of what it holds.
+
+use domain::outbox::Topic;
+use domain::workers::{MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport};
+use domain::{PlacementId, Timestamp, WorkerId};
+use sqlx::query;
+use uuid::Uuid;
+
+use super::mark_seen;
+use crate::workloads::end_placement;
+use crate::{StoreError, SystemTx, Tx, outbox};
+
+/// Longest detail that is kept.
+const MAX_DETAIL_CHARS: usize = 500;
+
+/// Takes a worker's report. Reports of placements that are not the worker's,
+/// of another generation, or over, change nothing. Returns whether anything
+/// changed that gateways or the scheduler must see.
+pub async fn report(
+    tx: &mut SystemTx,
+    worker: WorkerId,
+    placements: &[PlacementReport],
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    if placements.len() > MAX_REPORTED_PLACEMENTS {
+        return Err(StoreError::Conflict("a report names too many placements"));
+    }
+    let was_live = mark_seen(tx, worker, now).await?;
+    let mut changed = !was_live;
+    changed |= observe(tx, worker, placements).await?;
+    changed |= unmentioned(tx, worker, placements).await?;
+    let ended = drained(tx, worker, placements).await?;
+    for (placement, generation) in ended {
+        changed = true;
+        end_placement(tx, placement, generation, "drained", &format!("worker:{worker}"), now).await?;
+    }
+    if changed {
+        outbox::publish(tx, Topic::Placements, worker, now).await?;
+    }
+    Ok(changed)
+}
+
+/// Writes what was observed of placements; returns whether readiness changed.
+async fn observe(
+    tx: &mut SystemTx,
+    worker: WorkerId,
+    placements: &[PlacementReport],
+) -> Result<bool, StoreError> {
+    let mut rows = Rows::default();
+    for report in placements {
+        rows.ids.push(report.placement_id.0);
+        rows.generations.push(report.generation);
+        rows.states.push(if report.state == ObservedState::Ready { "ready" } else { "assigned" }.to_owned());
+        rows.details.push(report.detail.as_deref().map_or_else(String::new, tidy));
+    }
+    // A draining placement stays so, whatever is said of it, until it ends.
+    let changed = query!(
+        r#"WITH reported AS (
+             SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[]) AS r (id, generation, state, detail)
+           ), before AS (
+             SELECT p.id, p.state, CASE WHEN p.state = 'draining' THEN p.state ELSE r.state END AS next,
+                    NULLIF(r.detail, '') AS detail
+             FROM placements p JOIN reported r ON r.id = p.id AND r.generation = p.generation
+             WHERE p.worker_id = $1 AND p.state <> 'ended'
+             FOR UPDATE OF p
+           )
+           UPDATE placements p SET state = before.next, detail = before.detail
+           FROM before WHERE p.id = before.id AND (p.state, p.detail) IS DISTINCT FROM (before.next, before.detail)
+           RETURNING before.state <> before.next AS "moved!""#,
+        worker.0,
+        &rows.ids,
+        &rows.generations,
+        &rows.states,
+        &rows.details,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(changed.iter().any(|row| row.moved))
+}
+
+#[derive(Default)]
+struct Rows {
+    ids: Vec<Uuid>,
+    generations: Vec<i64>,
+    states: Vec<String>,
+    details: Vec<String>,
+}
+
+/// What the worker does not mention it does not have.
+async fn unmentioned(
+    tx: &mut SystemTx,
+    worker: WorkerId,
+    placements: &[PlacementReport],
+) -> Result<bool, StoreError> {
+    let ids: Vec<Uuid> = placements.iter().map(|p| p.placement_id.0).collect();
+    let changed = query!(
+        "UPDATE placements SET state = 'assigned', detail = NULL
+         WHERE worker_id = $1 AND state = 'ready' AND id <> ALL($2)",
+        worker.0,
+        &ids,
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    Ok(changed > 0)
+}
+
+/// Draining placements that the worker has let go of.
+async fn drained(
+    tx: &mut SystemTx,
+    worker: WorkerId,
+    placements: &[PlacementReport],
+) -> Result<Vec<(PlacementId, i64)>, StoreError> {
+    let over = placements.iter().filter(|p| p.state == ObservedState::Ended);
+    let (ids, generations): (Vec<Uuid>, Vec<i64>) = over.map(|p| (p.placement_id.0, p.generation)).unzip();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = query!(
+        "SELECT p.id, p.generation FROM placements p
+         JOIN unnest($2::uuid[], $3::bigint[]) AS r (id, generation) ON r.id = p.id AND r.generation = p.generation
+         WHERE p.worker_id = $1 AND p.state = 'draining' ORDER BY p.id",
+        worker.0,
+        &ids,
+        &generations,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows.into_iter().map(|row| (PlacementId(row.id), row.generation)).collect())
+}
+
+/// One line without control characters, of bounded length.
+fn tidy(detail: &str) -> String {
+    detail.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_DETAIL_CHARS).collect()
+}

@@ -1,0 +1,315 @@
+//! Makes one decision true, or refuses because the world has moved on.
+
+use domain::accelerators::ResourceRequest;
+use domain::outbox::Topic;
+use domain::planner::{Considered, Decision, EndReason, Hold};
+use domain::workloads::WorkloadOwner;
+use domain::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
+use sqlx::{query, query_scalar};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::end_placement;
+use crate::leadership::fence;
+use crate::{StoreError, SystemTx, Tx, audit, outbox};
+
+/// Applies a decision of the leader of `epoch`.
+///
+/// [`StoreError::NotLeader`] when another leads, [`StoreError::Conflict`] when
+/// what the decision expects is not so any more, [`StoreError::NoCapacity`]
+/// when a device has no room: plan again.
+pub async fn apply(
+    tx: &mut SystemTx,
+    epoch: i64,
+    decision: &Decision,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    fence(tx, epoch).await?;
+    match decision {
+        Decision::DeclareLost { worker, seen_at } => declare_lost(tx, epoch, *worker, *seen_at, now).await,
+        Decision::EndPlacement { placement, generation, worker, why } => {
+            end(tx, epoch, *placement, *generation, *worker, *why, now).await
+        }
+        Decision::CreateWorkloads { owner, tenant_id, version_id, resources, existing, count } => {
+            let new = NewWorkloads { owner: *owner, tenant: *tenant_id, version: *version_id, resources };
+            create(tx, epoch, &new, *existing, *count, now).await
+        }
+        Decision::EndWorkload { workload, generation } => {
+            end_workload(tx, epoch, *workload, *generation).await
+        }
+        Decision::Drain { placement, generation } => drain(tx, epoch, *placement, *generation, now).await,
+        Decision::Place { workload, generation, worker, holds, considered } => {
+            let place = Place { workload: *workload, generation: *generation, worker: *worker, holds };
+            place_workload(tx, epoch, &place, considered, now).await
+        }
+        Decision::Wait { workload, generation, reason } => {
+            wait(tx, epoch, *workload, *generation, reason).await
+        }
+    }
+}
+
+fn actor(epoch: i64) -> String {
+    format!("scheduler:{epoch}")
+}
+
+/// `Ok` if exactly one row changed.
+fn one(rows: u64, expected: &'static str) -> Result<(), StoreError> {
+    if rows == 1 { Ok(()) } else { Err(StoreError::Conflict(expected)) }
+}
+
+async fn declare_lost(
+    tx: &mut SystemTx,
+    epoch: i64,
+    worker: WorkerId,
+    seen_at: Timestamp,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let lost = query!(
+        "UPDATE workers SET live = false WHERE id = $1 AND live AND seen_at = $2",
+        worker.0,
+        OffsetDateTime::from(seen_at),
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    one(lost, "the worker has reported")?;
+    let mut event = audit::allowed(None, now, actor(epoch), "lose_worker", format!("worker:{worker}"));
+    event.detail = serde_json::json!({ "seen_at": seen_at });
+    audit::record(tx, &event).await?;
+    outbox::publish(tx, Topic::Placements, worker, now).await
+}
+
+async fn end(
+    tx: &mut SystemTx,
+    epoch: i64,
+    placement: PlacementId,
+    generation: i64,
+    worker: WorkerId,
+    why: EndReason,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let why = match why {
+        EndReason::WorkerLost => {
+            let lost = query_scalar!("SELECT id FROM workers WHERE id = $1 AND NOT live FOR SHARE", worker.0)
+                .fetch_optional(tx.conn())
+                .await?;
+            one(lost.iter().len() as u64, "the worker is back")?;
+            "its worker was lost"
+        }
+    };
+    let epoch_written =
+        query!("UPDATE placements SET epoch = $2 WHERE id = $1 AND state <> 'ended'", placement.0, epoch)
+            .execute(tx.conn())
+            .await?
+            .rows_affected();
+    one(epoch_written, "the placement has already ended")?;
+    end_placement(tx, placement, generation, why, &actor(epoch), now).await
+}
+
+struct NewWorkloads<'a> {
+    owner: WorkloadOwner,
+    tenant: TenantId,
+    version: VersionId,
+    resources: &'a ResourceRequest,
+}
+
+async fn create(
+    tx: &mut SystemTx,
+    epoch: i64,
+    new: &NewWorkloads<'_>,
+    existing: u32,
+    count: u32,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (endpoint, job) = match new.owner {
+        WorkloadOwner::Endpoint(id) => (Some(id.0), None),
+        WorkloadOwner::Job(id) => (None, Some(id.0)),
+    };
+    let ids: Vec<Uuid> = (0..count).map(|_| WorkloadId::generate().0).collect();
+    let created = query!(
+        "INSERT INTO workloads (id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, state, epoch, created_at)
+         SELECT new.id, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10 FROM unnest($1::uuid[]) AS new (id)
+         WHERE $11 = (SELECT count(*) FROM workloads w WHERE w.tenant_id = $2 AND w.state <> 'ended'
+                      AND (w.endpoint_id = $3 OR w.job_id = $4))",
+        &ids,
+        new.tenant.0,
+        endpoint,
+        job,
+        new.version.0,
+        new.resources.class,
+        i64::try_from(new.resources.memory_bytes).unwrap_or(i64::MAX),
+        i32::try_from(new.resources.milli).unwrap_or(i32::MAX),
+        epoch,
+        OffsetDateTime::from(now),
+        i64::from(existing),
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    if created != u64::from(count) {
+        return Err(StoreError::Conflict("the number of workloads has changed"));
+    }
+    Ok(())
+}
+
+async fn end_workload(
+    tx: &mut SystemTx,
+    epoch: i64,
+    workload: WorkloadId,
+    generation: i64,
+) -> Result<(), StoreError> {
+    let ended = query!(
+        "UPDATE workloads SET state = 'ended', reason = NULL, epoch = $3
+         WHERE id = $1 AND generation = $2 AND state <> 'ended'",
+        workload.0,
+        generation,
+        epoch,
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    one(ended, "the workload has changed")
+}
+
+async fn drain(
+    tx: &mut SystemTx,
+    epoch: i64,
+    placement: PlacementId,
+    generation: i64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let drained = query!(
+        "UPDATE placements SET state = 'draining', epoch = $3
+         WHERE id = $1 AND generation = $2 AND state IN ('assigned', 'ready')
+         RETURNING tenant_id, workload_id, worker_id",
+        placement.0,
+        generation,
+        epoch,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::Conflict("the placement is not live"))?;
+    let mut event = audit::allowed(
+        Some(drained.tenant_id.into()),
+        now,
+        actor(epoch),
+        "drain_placement",
+        format!("placement:{placement}"),
+    );
+    event.detail = serde_json::json!({
+        "workload": drained.workload_id, "worker": drained.worker_id, "generation": generation,
+    });
+    audit::record(tx, &event).await?;
+    outbox::publish(tx, Topic::Placements, WorkerId(drained.worker_id), now).await
+}
+
+struct Place<'a> {
+    workload: WorkloadId,
+    generation: i64,
+    worker: WorkerId,
+    holds: &'a [Hold],
+}
+
+async fn place_workload(
+    tx: &mut SystemTx,
+    epoch: i64,
+    place: &Place<'_>,
+    considered: &Considered,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let tenant = query_scalar!(
+        "UPDATE workloads SET state = 'placed', generation = generation + 1, reason = NULL, epoch = $3
+         WHERE id = $1 AND generation = $2 AND state = 'pending' RETURNING tenant_id",
+        place.workload.0,
+        place.generation,
+        epoch,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::Conflict("the workload is not pending"))?;
+    // The lock keeps the worker as it is until the placement is committed.
+    let open = query_scalar!(
+        "SELECT id FROM workers WHERE id = $1 AND live AND NOT cordoned FOR SHARE",
+        place.worker.0
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    one(open.iter().len() as u64, "the worker takes nothing new")?;
+
+    let id = PlacementId::generate();
+    let generation = place.generation + 1;
+    query!(
+        "INSERT INTO placements (id, tenant_id, workload_id, generation, worker_id, state, epoch, created_at)
+         VALUES ($1, $2, $3, $4, $5, 'assigned', $6, $7)",
+        id.0,
+        tenant,
+        place.workload.0,
+        generation,
+        place.worker.0,
+        epoch,
+        OffsetDateTime::from(now),
+    )
+    .execute(tx.conn())
+    .await?;
+    for hold in place.holds {
+        hold_device(tx, tenant, id, place.worker, hold).await?;
+    }
+    let mut event =
+        audit::allowed(Some(tenant.into()), now, actor(epoch), "place_workload", format!("placement:{id}"));
+    event.detail = serde_json::json!({
+        "workload": place.workload, "worker": place.worker, "generation": generation,
+        "holds": place.holds, "considered": considered,
+    });
+    audit::record(tx, &event).await?;
+    outbox::publish(tx, Topic::Placements, place.worker, now).await
+}
+
+/// Takes a part of a device; the database refuses what does not fit.
+async fn hold_device(
+    tx: &mut SystemTx,
+    tenant: Uuid,
+    placement: PlacementId,
+    worker: WorkerId,
+    hold: &Hold,
+) -> Result<(), StoreError> {
+    query!(
+        "INSERT INTO placement_devices (tenant_id, placement_id, worker_id, device_id, memory_bytes, milli)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+        tenant,
+        placement.0,
+        worker.0,
+        hold.device_id.0,
+        i64::try_from(hold.memory_bytes).unwrap_or(i64::MAX),
+        i32::try_from(hold.milli).unwrap_or(i32::MAX),
+    )
+    .execute(tx.conn())
+    .await
+    .map_err(|e| match &e {
+        // The worker joined again without the device.
+        sqlx::Error::Database(d) if d.is_foreign_key_violation() => {
+            StoreError::Conflict("the device is gone")
+        }
+        _ => e.into(),
+    })?;
+    Ok(())
+}
+
+async fn wait(
+    tx: &mut SystemTx,
+    epoch: i64,
+    workload: WorkloadId,
+    generation: i64,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let told = query!(
+        "UPDATE workloads SET reason = $3, epoch = $4 WHERE id = $1 AND generation = $2 AND state = 'pending'",
+        workload.0,
+        generation,
+        reason,
+        epoch,
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    one(told, "the workload is not pending")
+}

@@ -1,0 +1,173 @@
+//! Intent and fleet at one moment, as the planner takes them.
+
+use std::collections::BTreeMap;
+
+use domain::accelerators::ResourceRequest;
+use domain::planner::{Hold, Intent, LivePlacement, ShareLimits, Snapshot, shares};
+use domain::workloads::{Workload, WorkloadOwner};
+use domain::{EndpointId, JobId, PlacementId, TenantId, Timestamp, VersionId, WorkerId};
+use sqlx::query;
+use uuid::Uuid;
+
+use super::{owner, repeatable_read};
+use crate::workers::{self, Selection};
+use crate::{Store, StoreError, SystemTx, Tx};
+
+/// Oldest jobs that may have shares at a time; younger ones wait their turn
+/// without a workload.
+const MAX_OPEN_JOBS: i64 = 10_000;
+
+/// Everything a plan is made from, all of the same moment.
+pub async fn snapshot(
+    store: &Store,
+    leading_since: Timestamp,
+    limits: ShareLimits,
+) -> Result<Snapshot, StoreError> {
+    let mut tx = repeatable_read(store).await?;
+    let mut snapshot = Snapshot::empty(leading_since);
+    for worker in workers::read(&mut tx, Selection::default()).await? {
+        snapshot.workers.insert(worker.id, worker);
+    }
+    snapshot.intents = endpoints(&mut tx).await?;
+    snapshot.intents.append(&mut jobs(&mut tx, limits).await?);
+    for workload in workloads(&mut tx).await? {
+        snapshot.workloads.insert(workload.id, workload);
+    }
+    snapshot.placements = placements(&mut tx).await?;
+    tx.commit().await?;
+    Ok(snapshot)
+}
+
+type Intents = BTreeMap<WorkloadOwner, Intent>;
+
+async fn endpoints(tx: &mut SystemTx) -> Result<Intents, StoreError> {
+    let rows = query!(
+        "SELECT id, tenant_id, version_id, class, memory_bytes, milli, replicas FROM endpoints
+         WHERE deleted_at IS NULL AND replicas > 0",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let count = row.replicas.try_into();
+            let intent = Intent {
+                tenant_id: TenantId(row.tenant_id),
+                version_id: VersionId(row.version_id),
+                resources: resources("endpoints", row.id, row.class, row.memory_bytes, row.milli)?,
+                count: count.map_err(|_| StoreError::corrupt("endpoints", "replicas", row.id))?,
+            };
+            Ok((WorkloadOwner::Endpoint(EndpointId(row.id)), intent))
+        })
+        .collect()
+}
+
+/// Jobs with lines left to run. Those that have a share keep being seen,
+/// whatever older job turns up.
+async fn jobs(tx: &mut SystemTx, limits: ShareLimits) -> Result<Intents, StoreError> {
+    let most_chunks = i64::from(limits.max_shares) * i64::from(limits.chunks_per_share);
+    let rows = query!(
+        r#"SELECT j.id, j.tenant_id, j.version_id, j.class, j.memory_bytes, j.milli,
+                  (SELECT count(*) FROM (SELECT FROM job_chunks c
+                                         WHERE c.job_id = j.id AND c.state <> 'done' LIMIT $2) open) AS "open_chunks!"
+           FROM jobs j
+           WHERE j.ended_at IS NULL AND j.state = 'in_progress' AND j.id IN (
+               (SELECT id FROM jobs WHERE ended_at IS NULL AND state = 'in_progress' ORDER BY created_at, id LIMIT $1)
+               UNION
+               (SELECT job_id FROM workloads WHERE job_id IS NOT NULL AND state <> 'ended'))"#,
+        MAX_OPEN_JOBS,
+        most_chunks.max(1),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let intent = Intent {
+                tenant_id: TenantId(row.tenant_id),
+                version_id: VersionId(row.version_id),
+                resources: resources("jobs", row.id, row.class, row.memory_bytes, row.milli)?,
+                count: shares(row.open_chunks.unsigned_abs(), limits),
+            };
+            Ok((WorkloadOwner::Job(JobId(row.id)), intent))
+        })
+        .collect()
+}
+
+async fn workloads(tx: &mut SystemTx) -> Result<Vec<Workload>, StoreError> {
+    let rows = query!(
+        "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, state, generation, reason, created_at
+         FROM workloads WHERE state <> 'ended'",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Workload {
+                id: row.id.into(),
+                tenant_id: row.tenant_id.into(),
+                owner: owner(row.id, row.endpoint_id, row.job_id)?,
+                version_id: row.version_id.into(),
+                resources: resources("workloads", row.id, row.class, row.memory_bytes, row.milli)?,
+                state: row.state.parse().map_err(|_| StoreError::corrupt("workloads", "state", row.id))?,
+                generation: row.generation,
+                reason: row.reason,
+                created_at: row.created_at.into(),
+            })
+        })
+        .collect()
+}
+
+async fn placements(tx: &mut SystemTx) -> Result<BTreeMap<PlacementId, LivePlacement>, StoreError> {
+    let rows = query!(
+        "SELECT p.id, p.workload_id, p.generation, p.worker_id, p.state, w.endpoint_id, w.job_id, w.version_id
+         FROM placements p JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
+         WHERE p.state <> 'ended'",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let mut placements = rows
+        .into_iter()
+        .map(|row| {
+            let placement = LivePlacement {
+                id: row.id.into(),
+                workload_id: row.workload_id.into(),
+                owner: owner(row.workload_id, row.endpoint_id, row.job_id)?,
+                version_id: row.version_id.into(),
+                generation: row.generation,
+                worker_id: WorkerId(row.worker_id),
+                state: row.state.parse().map_err(|_| StoreError::corrupt("placements", "state", row.id))?,
+                holds: Vec::new(),
+            };
+            Ok((placement.id, placement))
+        })
+        .collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+    let holds = query!(
+        "SELECT placement_id, device_id, memory_bytes, milli FROM placement_devices ORDER BY placement_id, device_id",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    for row in holds {
+        let corrupt = |column| move |_| StoreError::corrupt("placement_devices", column, row.placement_id);
+        if let Some(placement) = placements.get_mut(&PlacementId(row.placement_id)) {
+            placement.holds.push(Hold {
+                device_id: row.device_id.into(),
+                memory_bytes: row.memory_bytes.try_into().map_err(corrupt("memory_bytes"))?,
+                milli: row.milli.try_into().map_err(corrupt("milli"))?,
+            });
+        }
+    }
+    Ok(placements)
+}
+
+fn resources(
+    table: &'static str,
+    id: Uuid,
+    class: String,
+    memory_bytes: i64,
+    milli: i32,
+) -> Result<ResourceRequest, StoreError> {
+    Ok(ResourceRequest {
+        class,
+        memory_bytes: memory_bytes.try_into().map_err(|_| StoreError::corrupt(table, "memory_bytes", id))?,
+        milli: milli.try_into().map_err(|_| StoreError::corrupt(table, "milli", id))?,
+    })
+}

@@ -1,0 +1,233 @@
+//! The placements that this worker holds, and what it says of each.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::PlacementId;
+use domain::workers::{
+    DesiredPlacement, DesiredState, MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport, ReportRequest,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::engines::EngineHandle;
+use crate::reconcile::{Action, Actual, Held as HeldFacts, Phase, reconcile};
+
+/// What is said of every placement while the worker shuts down.
+const STOPPING: &str = "the worker is shutting down";
+
+/// One placement that is held.
+pub struct Held {
+    /// What was asked for.
+    pub placement: DesiredPlacement,
+    /// The engine that holds its version.
+    pub engine: EngineHandle,
+    /// Finish and let go.
+    pub drain: CancellationToken,
+    /// Let go at once.
+    pub stop: CancellationToken,
+    /// Requests that are being answered.
+    in_flight: watch::Sender<usize>,
+}
+
+impl Held {
+    /// Holds `placement`, using `engine`.
+    pub fn new(placement: DesiredPlacement, engine: EngineHandle) -> Self {
+        let (drain, stop) = Default::default();
+        Self { placement, engine, drain, stop, in_flight: watch::Sender::new(0) }
+    }
+
+    /// Counts one more request until the guard is dropped; `None` when no more
+    /// are taken.
+    pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
+        // Counted first: draining then either sees it or has been seen here.
+        self.in_flight.send_modify(|n| *n += 1);
+        metrics::gauge!("chancery_worker_requests_in_flight").increment(1);
+        let guard = InFlight(Arc::clone(self));
+        (!self.drain.is_cancelled() && !self.stop.is_cancelled()).then_some(guard)
+    }
+
+    /// Waits until no request is being answered.
+    pub async fn idle(&self) {
+        // The sender is `self`: it outlives this.
+        let _ = self.in_flight.subscribe().wait_for(|n| *n == 0).await;
+    }
+}
+
+/// A request that is being answered.
+pub struct InFlight(Arc<Held>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.send_modify(|n| *n -= 1);
+        metrics::gauge!("chancery_worker_requests_in_flight").decrement(1);
+    }
+}
+
+struct Entry {
+    generation: i64,
+    phase: Phase,
+    state: ObservedState,
+    detail: Option<String>,
+    /// `None`: was never held, only its end is said.
+    held: Option<Arc<Held>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    actual: Actual,
+    entries: BTreeMap<PlacementId, Entry>,
+    stopping: bool,
+}
+
+/// Everything this worker holds.
+pub struct Registry {
+    inner: Mutex<Inner>,
+    /// Counts changes of what is reported.
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes when there is something new to report.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Follows `desired`: `start` begins to hold a placement and spawns what
+    /// makes it true. Says whether it was of a current epoch.
+    pub fn follow(
+        &self,
+        desired: &DesiredState,
+        mut start: impl FnMut(DesiredPlacement) -> Arc<Held>,
+    ) -> bool {
+        let mut inner = self.lock();
+        if inner.stopping {
+            return false;
+        }
+        inner.actual.held = inner
+            .entries
+            .iter()
+            .map(|(id, e)| (*id, HeldFacts { generation: e.generation, phase: e.phase }))
+            .collect();
+        let current = desired.epoch >= inner.actual.epoch;
+        let actions = reconcile(&inner.actual, desired);
+        let changed = !actions.is_empty();
+        inner.actual.epoch = inner.actual.epoch.max(desired.epoch);
+        for action in actions {
+            inner.apply(action, &mut start);
+        }
+        drop(inner);
+        if changed {
+            self.changes.send_modify(|n| *n += 1);
+        }
+        current
+    }
+
+    /// A new identity: the API may have been set up anew, so what its former
+    /// scheduler said binds no more.
+    pub fn joined_again(&self) {
+        let mut inner = self.lock();
+        inner.actual = Actual::default();
+    }
+
+    /// The placement, if it is held.
+    pub fn get(&self, id: PlacementId) -> Option<Arc<Held>> {
+        self.lock().entries.get(&id)?.held.clone()
+    }
+
+    /// What is seen of a placement, unless it has ended or was replaced.
+    pub fn observe(&self, held: &Arc<Held>, state: ObservedState, detail: Option<String>) {
+        let mut inner = self.lock();
+        let Some(entry) = inner.entry_of(held) else { return };
+        if (entry.state, &entry.detail) == (state, &detail) {
+            return;
+        }
+        (entry.state, entry.detail) = (state, detail);
+        if state == ObservedState::Ended {
+            entry.phase = Phase::Ended;
+            entry.held = None;
+        }
+        drop(inner);
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// What the API is told.
+    pub fn report(&self) -> ReportRequest {
+        let inner = self.lock();
+        let of = |(id, entry): (&PlacementId, &Entry)| {
+            let stopping = inner.stopping && entry.state != ObservedState::Ended;
+            PlacementReport {
+                placement_id: *id,
+                generation: entry.generation,
+                state: if stopping { ObservedState::Failing } else { entry.state },
+                detail: if stopping { Some(STOPPING.to_owned()) } else { entry.detail.clone() },
+            }
+        };
+        ReportRequest { placements: inner.entries.iter().map(of).take(MAX_REPORTED_PLACEMENTS).collect() }
+    }
+
+    /// Takes no more orders and drains what is held.
+    pub fn shut_down(&self) {
+        let mut inner = self.lock();
+        inner.stopping = true;
+        for held in inner.entries.values().filter_map(|entry| entry.held.as_ref()) {
+            held.drain.cancel();
+        }
+    }
+
+    /// Lets go of everything that is still held.
+    pub fn stop_all(&self) {
+        for held in self.lock().entries.values().filter_map(|entry| entry.held.as_ref()) {
+            held.stop.cancel();
+        }
+    }
+}
+
+impl Inner {
+    fn entry_of(&mut self, held: &Arc<Held>) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(&held.placement.placement_id)?;
+        entry.held.as_ref().is_some_and(|now| Arc::ptr_eq(now, held)).then_some(entry)
+    }
+
+    fn apply(&mut self, action: Action, start: &mut impl FnMut(DesiredPlacement) -> Arc<Held>) {
+        match action {
+            Action::Start(placement) => {
+                let (id, generation) = (placement.placement_id, placement.generation);
+                let (phase, state) = (Phase::Running, ObservedState::Starting);
+                let held = Some(start(placement));
+                self.entries.insert(id, Entry { generation, phase, state, detail: None, held });
+            }
+            Action::SayEnded(placement) => {
+                let (generation, phase, state) = (placement.generation, Phase::Ended, ObservedState::Ended);
+                let entry = Entry { generation, phase, state, detail: None, held: None };
+                self.entries.insert(placement.placement_id, entry);
+            }
+            Action::Drain(id) => {
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.phase = Phase::Draining;
+                    if let Some(held) = &entry.held {
+                        held.drain.cancel();
+                    }
+                }
+            }
+            Action::Stop(id) | Action::Forget(id) => {
+                if let Some(entry) = self.entries.remove(&id) {
+                    self.actual.gone.remember(id, entry.generation);
+                    if let Some(held) = entry.held {
+                        held.stop.cancel();
+                    }
+                }
+            }
+        }
+    }
+}
