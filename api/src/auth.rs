@@ -47,6 +47,37 @@ pub struct TenantScope {
 #[derive(Clone, Debug)]
 pub struct TenantAdminScope(pub TenantScope);
 
+/// Where a caller acts: in a tenant, or for a platform administrator who names
+/// none, on the platform itself.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Who.
+    pub caller: Caller,
+    /// In which tenant; `None` is the platform.
+    pub tenant: Option<TenantId>,
+}
+
+impl Scope {
+    /// Refuses who does not administer this tenant, or the platform.
+    pub fn administers(&self) -> Result<()> {
+        match self.caller.role {
+            Role::PlatformAdmin | Role::TenantAdmin => Ok(()),
+            Role::Developer => Err(NOT_TENANT_ADMIN),
+        }
+    }
+}
+
+const NOT_TENANT_ADMIN: ApiError = ApiError::Forbidden("only an administrator of the tenant may do this");
+
+/// The tenant to act in.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents the parameter that the scope extractors read")]
+pub struct TenantParam {
+    /// Short name of the tenant to act in, for platform administrators; everyone else acts in its own.
+    tenant: Option<Slug>,
+}
+
 impl TenantScope {
     /// A transaction on the tenant's rows.
     pub async fn tx(&self, app: &App) -> Result<TenantTx> {
@@ -91,29 +122,37 @@ impl FromRequestParts<App> for TenantAdminScope {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
         let caller = authenticate(parts, app).await?;
         if caller.role == Role::Developer {
-            return Err(ApiError::Forbidden("only an administrator of the tenant may do this"));
+            return Err(NOT_TENANT_ADMIN);
         }
         tenant_scope(caller, &parts.uri, app).await.map(Self)
     }
 }
 
+impl FromRequestParts<App> for Scope {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
+        let caller = authenticate(parts, app).await?;
+        let tenant = acts_in(&caller, &parts.uri, app).await?;
+        Ok(Self { caller, tenant })
+    }
+}
+
 async fn tenant_scope(caller: Caller, uri: &Uri, app: &App) -> Result<TenantScope> {
-    let tenant = match (caller.tenant, named_tenant(uri)?) {
-        (Some(tenant), None) => tenant,
-        (None, None) => {
-            return Err(ApiError::Malformed("name the tenant to act in with ?tenant=SLUG".to_owned()));
-        }
-        (Some(own), Some(slug)) => {
-            // Row-level security shows only its own tenant.
-            let mut tx = app.store.tenant(own).await?;
-            store::tenants::by_slug(&mut tx, &slug).await?.id
-        }
-        (None, Some(slug)) => {
-            let mut tx = app.store.system().await?;
-            store::tenants::by_slug(&mut tx, &slug).await?.id
-        }
+    match acts_in(&caller, uri, app).await? {
+        Some(tenant) => Ok(TenantScope { caller, tenant }),
+        None => Err(ApiError::Malformed("name the tenant to act in with ?tenant=SLUG".to_owned())),
+    }
+}
+
+async fn acts_in(caller: &Caller, uri: &Uri, app: &App) -> Result<Option<TenantId>> {
+    let Some(slug) = named_tenant(uri)? else { return Ok(caller.tenant) };
+    let named = match caller.tenant {
+        // Row-level security shows only its own tenant.
+        Some(own) => store::tenants::by_slug(&mut app.store.tenant(own).await?, &slug).await?,
+        None => store::tenants::by_slug(&mut app.store.system().await?, &slug).await?,
     };
-    Ok(TenantScope { caller, tenant })
+    Ok(Some(named.id))
 }
 
 /// The `tenant` of the query string.
@@ -288,8 +327,13 @@ mod tests {
     use super::*;
 
     fn credential(id: Uuid) -> Credential {
-        let caller =
-            Caller { tenant: None, project: None, principal: None, key: Some(KeyId(id)), role: Role::Developer };
+        let caller = Caller {
+            tenant: None,
+            project: None,
+            principal: None,
+            key: Some(KeyId(id)),
+            role: Role::Developer,
+        };
         Credential { id, caller, expires_at: None }
     }
 
@@ -340,7 +384,10 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         cache.put([1; 32], credential(Uuid::nil()), now, cache.epoch());
         let noted = |secs| cache.get(&[1; 32], now + Duration::from_secs(secs)).map(|(_, note)| note);
-        assert_eq!([noted(10), noted(60), noted(61), noted(120)], [Some(false), Some(true), Some(false), Some(true)]);
+        assert_eq!(
+            [noted(10), noted(60), noted(61), noted(120)],
+            [Some(false), Some(true), Some(false), Some(true)]
+        );
     }
 
     #[test]

@@ -59,9 +59,7 @@ pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     let value: T = value.map_err(|e: serde_json::Error| {
         let field = track.path().to_string();
         match e.classify() {
-            serde_json::error::Category::Data if field != "." => {
-                ApiError::field(field, without_position(&e))
-            }
+            serde_json::error::Category::Data if field != "." => ApiError::field(field, without_position(&e)),
             serde_json::error::Category::Data => ApiError::Invalid(without_position(&e)),
             _ => ApiError::Malformed(format!("the body is not JSON: {e}")),
         }
@@ -135,7 +133,12 @@ fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T> {
     let value: T = serde_ignored::deserialize(pairs, |path| {
         unknown.get_or_insert_with(|| path.to_string());
     })
-    .map_err(|e| ApiError::Malformed(format!("the query string is wrong: {e}")))?;
+    .map_err(|e| {
+        match e.to_string().strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) {
+            Some(name) => unknown_field(name),
+            None => ApiError::Malformed(format!("the query string is wrong: {e}")),
+        }
+    })?;
     match unknown {
         Some(name) => Err(unknown_field(&name)),
         None => Ok(value),

@@ -21,7 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::TenantScope;
-use crate::cursor::{Page, PageQuery};
+use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::problem::{ApiError, Result, chain};
 use crate::state::App;
@@ -93,16 +93,21 @@ async fn list_files(
     scope: TenantScope,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<File>>> {
-    let (after, limit) = query.read(&app, Some(scope.tenant))?;
+    let paging = query.of(List { name: "files", tenant: Some(scope.tenant), pepper: &app.pepper })?;
     let mut tx = scope.tx(&app).await?;
-    let found = store::files::list(&mut tx, None, Order::Newest, after, i64::from(limit) + 1).await?;
-    Ok(Json(Page::of(&app, Some(scope.tenant), found, limit, |file| file.id)))
+    let limit = i64::from(paging.fetch());
+    let found = store::files::list(&mut tx, None, Order::Newest, paging.after()?, limit).await?;
+    Ok(Json(paging.page(found, |file| file.id.to_string())))
 }
 
 /// Get a file's description
 #[utoipa::path(get, path = "/api/v1/files/{file}", tag = "files", params(("file" = FileId, Path)),
     responses((status = 200, body = File)))]
-async fn get_file(State(app): State<App>, scope: TenantScope, Path(file): Path<FileId>) -> Result<Json<File>> {
+async fn get_file(
+    State(app): State<App>,
+    scope: TenantScope,
+    Path(file): Path<FileId>,
+) -> Result<Json<File>> {
     Ok(Json(store::files::get(&mut scope.tx(&app).await?, file).await?))
 }
 
@@ -111,7 +116,11 @@ async fn get_file(State(app): State<App>, scope: TenantScope, Path(file): Path<F
 /// Refused while a job that has not ended reads it.
 #[utoipa::path(delete, path = "/api/v1/files/{file}", tag = "files", params(("file" = FileId, Path)),
     responses((status = 204)))]
-async fn delete_file(State(app): State<App>, scope: TenantScope, Path(file): Path<FileId>) -> Result<StatusCode> {
+async fn delete_file(
+    State(app): State<App>,
+    scope: TenantScope,
+    Path(file): Path<FileId>,
+) -> Result<StatusCode> {
     delete(&app, &scope, file).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -119,7 +128,11 @@ async fn delete_file(State(app): State<App>, scope: TenantScope, Path(file): Pat
 /// Download a file's content
 #[utoipa::path(get, path = "/api/v1/files/{file}/content", tag = "files", params(("file" = FileId, Path)),
     responses((status = 200, content_type = "application/jsonl", body = String)))]
-async fn download_file(State(app): State<App>, scope: TenantScope, Path(file): Path<FileId>) -> Result<Response> {
+async fn download_file(
+    State(app): State<App>,
+    scope: TenantScope,
+    Path(file): Path<FileId>,
+) -> Result<Response> {
     let file = store::files::get(&mut scope.tx(&app).await?, file).await?;
     content(&app, &file).await
 }
@@ -145,7 +158,9 @@ pub(crate) async fn project_of(
     match store::projects::list(tx, None, 2).await?.as_slice() {
         [only] => Ok(only.id),
         [] => Err(ApiError::Conflict("the tenant has no project; create one first".to_owned())),
-        _ => Err(ApiError::Malformed("the tenant has several projects; name one with ?project=SLUG".to_owned())),
+        _ => Err(ApiError::Malformed(
+            "the tenant has several projects; name one with ?project=SLUG".to_owned(),
+        )),
     }
 }
 
@@ -197,14 +212,18 @@ async fn store_form(app: &App, key: &str, mut form: Multipart) -> Result<(String
         match field.name().unwrap_or_default() {
             "file" if file.is_none() => {
                 let filename = filename(&field);
-                let stored = app.objects.put(key, Box::pin(field), MAX_INPUT_BYTES).await.map_err(put_failed)?;
+                let stored =
+                    app.objects.put(key, Box::pin(field), MAX_INPUT_BYTES).await.map_err(put_failed)?;
                 file = Some((filename, stored));
             }
             "purpose" if purpose.is_none() => purpose = Some(short_text(field, "purpose").await?),
             name @ ("file" | "purpose") => return Err(ApiError::field(name, "is there twice")),
             name => {
                 let name: String = name.chars().take(80).collect();
-                return Err(ApiError::field(name.clone(), format!("{name:?} is not a known field; leave it out")));
+                return Err(ApiError::field(
+                    name.clone(),
+                    format!("{name:?} is not a known field; leave it out"),
+                ));
             }
         }
     }

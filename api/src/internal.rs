@@ -4,6 +4,7 @@ mod blobs;
 mod desired;
 mod fleet;
 mod join;
+mod leases;
 mod report;
 
 use axum::extract::FromRequestParts;
@@ -26,6 +27,7 @@ pub fn router() -> OpenApiRouter<App> {
         .route("/internal/v1/report", post(report::report))
         .route("/internal/v1/desired", get(desired::desired))
         .route("/internal/v1/blobs/{sha256}", get(blobs::get_blob))
+        .merge(leases::router())
 }
 
 /// The worker that calls. It may act for what is placed on it and nothing else.

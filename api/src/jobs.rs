@@ -1,8 +1,248 @@
-//! jobs
-use utoipa_axum::router::OpenApiRouter;
+//! Jobs: batch inference over the lines of a file. `/v1/batches` says the same
+//! in OpenAI's words, with the code of this module.
 
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use domain::accelerators::{CPU_CLASS, ResourceRequest};
+use domain::jobs::{
+    Job, JobState, MAX_METADATA_KEY_BYTES, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_BYTES, SHARE_MILLI,
+};
+use domain::openai::Operation;
+use domain::tenants::Slug;
+use domain::{FileId, JobId};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use store::TenantTx;
+use store::jobs::{NewJob, ResolvedModel};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::TenantScope;
+use crate::cursor::{List, Page, PageQuery};
+use crate::extract::{Json, Path, Query};
+use crate::files;
+use crate::problem::{ApiError, Result};
 use crate::state::App;
 
-pub fn router() -> OpenApiRouter<App> {
+mod validate;
+
+/// Names told to who asks for a model that is not there.
+const MAX_NAMES: i64 = 20;
+
+/// Routes.
+pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(list_jobs, create_job))
+        .routes(routes!(get_job))
+        .routes(routes!(cancel_job))
+        .routes(routes!(download_job_results))
+}
+
+/// What to run.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+struct CreateJob {
+    /// An uploaded file of requests, as OpenAI's batches have them: JSON Lines
+    /// of `custom_id`, `method`, `url` and `body`.
+    input_file_id: FileId,
+    /// What each line asks for.
+    #[serde(default = "chat")]
+    operation: Operation,
+    /// Up to 16 pairs of text, returned as they are.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    metadata: Map<String, Value>,
+    /// Project to act in, if the credential belongs to none and the tenant has several.
+    project: Option<Slug>,
+}
+
+fn chat() -> Operation {
+    Operation::ChatCompletions
+}
+
+/// Run the lines of a file
+///
+/// Every line is checked first; if one is wrong, nothing is created and the
+/// answer says which.
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", request_body = CreateJob,
+    responses((status = 201, body = Job)))]
+async fn create_job(
+    State(app): State<App>,
+    scope: TenantScope,
+    Json(body): Json<CreateJob>,
+) -> Result<(StatusCode, Json<Job>)> {
+    let job = create(&app, &scope, body.project.as_ref(), body.input_file_id, body.operation, body.metadata)
+        .await?;
+    Ok((StatusCode::CREATED, Json(job)))
+}
+
+/// List jobs, newest first
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(PageQuery),
+    responses((status = 200, body = Page<Job>)))]
+async fn list_jobs(
+    State(app): State<App>,
+    scope: TenantScope,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Job>>> {
+    let paging = query.of(List { name: "jobs", tenant: Some(scope.tenant), pepper: &app.pepper })?;
+    let mut tx = scope.tx(&app).await?;
+    let found = store::jobs::list(&mut tx, paging.after()?, i64::from(paging.fetch())).await?;
+    Ok(Json(paging.page(found, |job| job.id.to_string())))
+}
+
+/// Get a job
+///
+/// With how far it is, and while it waits why and at which place.
+#[utoipa::path(get, path = "/api/v1/jobs/{job}", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = Job)))]
+async fn get_job(State(app): State<App>, scope: TenantScope, Path(job): Path<JobId>) -> Result<Json<Job>> {
+    Ok(Json(get(&app, &scope, job).await?))
+}
+
+/// Cancel a job
+///
+/// Lines that were answered keep their results. Cancelling twice is no error.
+#[utoipa::path(post, path = "/api/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = Job)))]
+async fn cancel_job(State(app): State<App>, scope: TenantScope, Path(job): Path<JobId>) -> Result<Json<Job>> {
+    Ok(Json(cancel(&app, &scope, job).await?))
+}
+
+/// Download a job's results
+///
+/// Answers as JSON Lines in the order of the input. Failures are in the file
+/// that `error_file_id` names.
+#[utoipa::path(get, path = "/api/v1/jobs/{job}/results", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, content_type = "application/jsonl", body = String)))]
+async fn download_job_results(
+    State(app): State<App>,
+    scope: TenantScope,
+    Path(job): Path<JobId>,
+) -> Result<Response> {
+    let mut tx = scope.tx(&app).await?;
+    let job = store::jobs::get(&mut tx, job).await?;
+    let Some(output) = job.output_file_id else {
+        return Err(ApiError::Conflict(if job.state.is_final() {
+            "no line of the job was answered; see the file that error_file_id names".to_owned()
+        } else {
+            "the job has not ended yet".to_owned()
+        }));
+    };
+    let file = store::files::get(&mut tx, output).await?;
+    drop(tx);
+    files::content(&app, &file).await
+}
+
+/// Checks the input and creates the job.
+pub(crate) async fn create(
+    app: &App,
+    scope: &TenantScope,
+    project: Option<&Slug>,
+    input: FileId,
+    operation: Operation,
+    metadata: Map<String, Value>,
+) -> Result<Job> {
+    check_metadata(&metadata)?;
+    let mut tx = scope.tx(app).await?;
+    let project_id = files::project_of(scope, &mut tx, project).await?;
+    let file = store::files::get(&mut tx, input).await?;
+    // Reading may take seconds; no transaction is held meanwhile.
+    drop(tx);
+    let checked = validate::read(&app.objects, &file, operation).await?;
+
+    let mut tx = scope.tx(app).await?;
+    let version = resolve(&mut tx, &checked.model).await?;
+    let now = app.clock.now();
+    let new = NewJob {
+        id: JobId::generate(),
+        project_id,
+        operation: operation.path().to_owned(),
+        model: checked.model,
+        version_id: version.version_id,
+        resources: ResourceRequest {
+            class: CPU_CLASS.to_owned(),
+            memory_bytes: version.manifest.engine_memory_bytes(),
+            milli: SHARE_MILLI,
+        },
+        input_file_id: input,
+        metadata: Value::Object(metadata),
+    };
+    store::jobs::create(&mut tx, &new, &checked.chunks, now).await?;
+    let mut event = scope.event(app, "create_job", format!("job:{}", new.id));
+    event.detail = json!({
+        "input_file": input,
+        "input_sha256": file.sha256,
+        "lines": checked.chunks.iter().map(|c| c.lines).sum::<u64>(),
+        "model": new.model,
+        "version_digest": version.digest,
+        "project": project_id,
+    });
+    store::audit::record(&mut tx, &event).await?;
+    let job = store::jobs::get(&mut tx, new.id).await?;
+    tx.commit().await?;
+    tracing::info!(job.id = %job.id, "Created job {} of {} lines", job.id, job.lines.total);
+    Ok(job)
+}
+
+async fn resolve(tx: &mut TenantTx, name: &str) -> Result<ResolvedModel> {
+    if let Some(found) = store::jobs::resolve_model(tx, name).await? {
+        return Ok(found);
+    }
+    let names = store::jobs::model_names(tx, MAX_NAMES).await?;
+    let known = if names.is_empty() {
+        "none is registered".to_owned()
+    } else {
+        format!("there is: {}", names.join(", "))
+    };
+    Err(ApiError::field(
+        "input_file_id",
+        format!("the lines name the model {name:?}, which does not exist; {known}"),
+    ))
+}
+
+/// The job, with its place while it waits.
+pub(crate) async fn get(app: &App, scope: &TenantScope, id: JobId) -> Result<Job> {
+    let mut job = store::jobs::get(&mut scope.tx(app).await?, id).await?;
+    if job.state == JobState::InProgress && job.reason.is_some() {
+        // The queue is everybody's; the place in it tells only how long it is.
+        let mut tx = app.store.system().await?;
+        job.position = store::jobs::position(&mut tx, id).await?;
+    }
+    Ok(job)
+}
+
+/// Asks the job to stop, unless it was asked already.
+pub(crate) async fn cancel(app: &App, scope: &TenantScope, id: JobId) -> Result<Job> {
+    let mut tx = scope.tx(app).await?;
+    let job = store::jobs::get(&mut tx, id).await?;
+    if matches!(job.state, JobState::Cancelling | JobState::Cancelled) {
+        return Ok(job);
+    }
+    store::jobs::cancel(&mut tx, id, app.clock.now()).await?;
+    store::audit::record(&mut tx, &scope.event(app, "cancel_job", format!("job:{id}"))).await?;
+    let job = store::jobs::get(&mut tx, id).await?;
+    tx.commit().await?;
+    Ok(job)
+}
+
+fn check_metadata(metadata: &Map<String, Value>) -> Result<()> {
+    let wrong = |what: String| Err(ApiError::field("metadata", what));
+    if metadata.len() > MAX_METADATA_PAIRS {
+        return wrong(format!("metadata has at most {MAX_METADATA_PAIRS} pairs"));
+    }
+    for (key, value) in metadata {
+        let Value::String(value) = value else {
+            return wrong("metadata has only texts as values".to_owned());
+        };
+        if key.len() > MAX_METADATA_KEY_BYTES || value.len() > MAX_METADATA_VALUE_BYTES {
+            return wrong(format!(
+                "metadata has keys of at most {MAX_METADATA_KEY_BYTES} and values of at most \
+                 {MAX_METADATA_VALUE_BYTES} bytes"
+            ));
+        }
+        if key.contains('\0') || value.contains('\0') {
+            return wrong("metadata must not contain the zero character".to_owned());
+        }
+    }
+    Ok(())
 }

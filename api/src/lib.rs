@@ -2,7 +2,7 @@
 //! the internal listener for workers. No SQL here (`store`), no rules (`domain`).
 
 mod accelerators;
-mod accounts;
+pub mod accounts;
 mod audit;
 mod audit_log;
 pub mod auth;
@@ -10,6 +10,7 @@ mod changes;
 pub mod cursor;
 mod endpoints;
 pub mod extract;
+mod fields;
 mod files;
 mod gateway;
 mod health;
@@ -31,7 +32,7 @@ mod usage;
 mod v1;
 mod workers;
 
-
+pub use accounts::{AdminOutcome, bootstrap_admin};
 pub use openapi::openapi;
 pub use server::{RunError, Server, run};
 pub use settings::Settings;

@@ -1,8 +1,242 @@
-//! models
-use utoipa_axum::router::OpenApiRouter;
+//! Models and their versions: the catalogue's by the platform, private ones by
+//! their tenant. Files are registered by upload or, on the platform, by path.
 
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use domain::models::{Manifest, ManifestFile, Model, ModelVersion, Sha256Digest};
+use domain::outbox::Topic;
+use domain::tenants::Slug;
+use serde::Deserialize;
+use store::{StoreError, Tx};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::audit;
+use crate::auth::{Scope, TenantParam};
+use crate::cursor::{List, Page, PageQuery};
+use crate::extract::{Json, Path, Query};
+use crate::problem::{ApiError, Result};
 use crate::state::App;
 
-pub fn router() -> OpenApiRouter<App> {
+mod ingest;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(list_models, create_model))
+        .routes(routes!(get_model))
+        .routes(routes!(list_model_versions, import_model_version))
+        .routes(routes!(upload_model_version))
+}
+
+/// Runs `$body` with `$tx`, a transaction of the scope's tenant or of the system.
+macro_rules! with_tx {
+    ($app:expr, $scope:expr, |$tx:ident| $body:expr) => {
+        match $scope.tenant {
+            Some(tenant) => {
+                let mut $tx = $app.store.tenant(tenant).await?;
+                $body
+            }
+            None => {
+                let mut $tx = $app.store.system().await?;
+                $body
+            }
+        }
+    };
+}
+
+/// Models of the catalogue and the tenant's own, newest first.
+#[utoipa::path(get, path = "/api/v1/models", tag = "models", params(TenantParam, PageQuery),
+    responses((status = 200, body = Page<Model>)))]
+async fn list_models(
+    scope: Scope,
+    State(app): State<App>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<Page<Model>>> {
+    let paging = page.of(List { name: "models", tenant: scope.tenant, pepper: &app.pepper })?;
+    let (before, limit) = (paging.after()?, paging.fetch());
+    let rows = with_tx!(app, scope, |tx| store::models::list(&mut tx, scope.tenant, before, limit).await?);
+    Ok(Json(paging.page(rows, |model| model.id.to_string())))
+}
+
+/// A model to create.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct CreateModel {
+    /// Unique in the catalogue, or in the tenant.
+    name: Slug,
+}
+
+/// Create a model: private to the tenant or, by a platform administrator
+/// without `tenant`, in the catalogue. For administrators.
+#[utoipa::path(post, path = "/api/v1/models", tag = "models", params(TenantParam),
+    request_body = CreateModel, responses((status = 201, body = Model)))]
+async fn create_model(
+    scope: Scope,
+    State(app): State<App>,
+    Json(new): Json<CreateModel>,
+) -> Result<(StatusCode, Json<Model>)> {
+    scope.administers()?;
+    let model = with_tx!(app, scope, |tx| {
+        let model = store::models::create(&mut tx, scope.tenant, &new.name, app.clock.now()).await?;
+        let object = format!("model:{}", model.id);
+        let event = audit::event(&app, &scope.caller, scope.tenant, "create_model", object);
+        store::audit::record(&mut tx, &event).await?;
+        tx.commit().await?;
+        model
+    });
+    Ok((StatusCode::CREATED, Json(model)))
+}
+
+/// One model, by its name: the tenant's own, else the catalogue's.
+#[utoipa::path(get, path = "/api/v1/models/{model}", tag = "models",
+    params(TenantParam, ("model" = Slug, Path, description = "Name")),
+    responses((status = 200, body = Model)))]
+async fn get_model(scope: Scope, State(app): State<App>, Path(name): Path<Slug>) -> Result<Json<Model>> {
+    Ok(Json(find(&app, &scope, &name).await?))
+}
+
+async fn find(app: &App, scope: &Scope, name: &Slug) -> Result<Model> {
+    Ok(with_tx!(app, scope, |tx| store::models::by_name(&mut tx, scope.tenant, name).await?))
+}
+
+/// A model that the caller may add versions to.
+async fn find_own(app: &App, scope: &Scope, name: &Slug) -> Result<Model> {
+    scope.administers()?;
+    let model = find(app, scope, name).await?;
+    if model.tenant_id != scope.tenant {
+        return Err(ApiError::Forbidden(
+            "this model is in the catalogue, which platform administrators keep, without ?tenant",
+        ));
+    }
+    Ok(model)
+}
+
+/// Versions of a model, newest first.
+#[utoipa::path(get, path = "/api/v1/models/{model}/versions", tag = "models",
+    params(TenantParam, ("model" = Slug, Path, description = "Name"), PageQuery),
+    responses((status = 200, body = Page<ModelVersion>)))]
+async fn list_model_versions(
+    scope: Scope,
+    State(app): State<App>,
+    Path(name): Path<Slug>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<Page<ModelVersion>>> {
+    let paging = page.of(List { name: "model-versions", tenant: scope.tenant, pepper: &app.pepper })?;
+    let (before, limit) = (paging.after()?, paging.fetch());
+    let rows = with_tx!(app, scope, |tx| {
+        let model = store::models::by_name(&mut tx, scope.tenant, &name).await?;
+        store::models::versions(&mut tx, &model, before, limit).await?
+    });
+    Ok(Json(paging.page(rows, |version| version.id.to_string())))
+}
+
+/// A version to register from a file on the server.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ImportModelVersion {
+    /// Path of a GGUF file below one of the directories in the setting
+    /// `api.model_import_dirs`.
+    path: String,
+    /// Refuse a file with another digest.
+    #[serde(default)]
+    sha256: Option<Sha256Digest>,
+}
+
+/// Register a version from a file on the server. For platform administrators.
+/// A version with the same files is found rather than made twice: 200.
+#[utoipa::path(post, path = "/api/v1/models/{model}/versions", tag = "models",
+    params(TenantParam, ("model" = Slug, Path, description = "Name")), request_body = ImportModelVersion,
+    responses((status = 200, description = "It was there", body = ModelVersion), (status = 201, body = ModelVersion)))]
+async fn import_model_version(
+    scope: Scope,
+    State(app): State<App>,
+    Path(name): Path<Slug>,
+    Json(import): Json<ImportModelVersion>,
+) -> Result<(StatusCode, Json<ModelVersion>)> {
+    if scope.caller.tenant.is_some() {
+        return Err(ApiError::Forbidden("only a platform administrator may register files of the server"));
+    }
+    let model = find_own(&app, &scope, &name).await?;
+    let path = ingest::importable(import.path, &app.settings.model_import_dirs).await?;
+    let filename = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+    let file = tokio::fs::File::open(&path).await.map_err(ApiError::internal)?;
+    let body = Body::from_stream(tokio_util::io::ReaderStream::with_capacity(file, ingest::READ_BYTES));
+    register(app, scope, model, filename, import.sha256, body, "import_model_version").await
+}
+
+/// What an upload is.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct UploadQuery {
+    /// Name of the file in the version, e.g. `model.gguf`.
+    filename: String,
+    /// Refuse an upload with another digest, e.g. one that broke.
+    sha256: Option<Sha256Digest>,
+}
+
+/// Register a version by upload: the body is a GGUF file. For administrators.
+/// A version with the same files is found rather than made twice: 200.
+#[utoipa::path(post, path = "/api/v1/models/{model}/versions/upload", tag = "models",
+    params(TenantParam, ("model" = Slug, Path, description = "Name"), UploadQuery),
+    request_body(content_type = "application/octet-stream", description = "A GGUF file"),
+    responses((status = 200, description = "It was there", body = ModelVersion), (status = 201, body = ModelVersion)))]
+async fn upload_model_version(
+    scope: Scope,
+    State(app): State<App>,
+    Path(name): Path<Slug>,
+    Query(upload): Query<UploadQuery>,
+    body: Body,
+) -> Result<(StatusCode, Json<ModelVersion>)> {
+    let model = find_own(&app, &scope, &name).await?;
+    register(app, scope, model, upload.filename, upload.sha256, body, "upload_model_version").await
+}
+
+/// Stores a file and registers the version that consists of it, in a task of
+/// its own: a client that hangs up leaves nothing half done.
+async fn register(
+    app: App,
+    scope: Scope,
+    model: Model,
+    filename: String,
+    expected: Option<Sha256Digest>,
+    body: Body,
+    action: &'static str,
+) -> Result<(StatusCode, Json<ModelVersion>)> {
+    ingest::check_filename(&filename)?;
+    let tasks = app.tasks.clone();
+    let task = tasks.spawn(async move {
+        let stored = ingest::store(&app, body, expected).await?;
+        let file = ManifestFile { path: filename, sha256: stored.sha256, bytes: stored.bytes };
+        let manifest = Manifest { format: "gguf".to_owned(), files: vec![file] };
+        let found = with_tx!(app, scope, |tx| {
+            let found = record_version(&mut tx, &app, &scope, &model, &manifest, action).await?;
+            tx.commit().await?;
+            found
+        });
+        Ok::<_, ApiError>(found)
+    });
+    let (version, new) = task.await.map_err(ApiError::internal)??;
+    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(version)))
+}
+
+async fn record_version(
+    tx: &mut impl Tx,
+    app: &App,
+    scope: &Scope,
+    model: &Model,
+    manifest: &Manifest,
+    action: &'static str,
+) -> Result<(ModelVersion, bool), StoreError> {
+    let now = app.clock.now();
+    let (version, new) = store::models::create_version(tx, model, manifest, now).await?;
+    if new {
+        let object = format!("model_version:{}", version.id);
+        let mut event = audit::event(app, &scope.caller, scope.tenant, action, object);
+        event.detail = serde_json::json!({ "model": model.name, "digest": version.digest });
+        store::audit::record(tx, &event).await?;
+        store::outbox::publish(tx, Topic::Desired, version.id, now).await?;
+    }
+    Ok((version, new))
 }

@@ -61,7 +61,8 @@ fn asset(path: &str, request: &HeaderMap) -> Response {
     let Some(EmbeddedFile { data, metadata, .. }) = Assets::get(path) else {
         return ApiError::NotFound("page").into_response();
     };
-    let tag = format!("\"{}\"", hex::encode(metadata.sha256_hash()));
+    // Weak, because the same page also goes out compressed.
+    let tag = format!("W/\"{}\"", hex::encode(metadata.sha256_hash()));
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_str(metadata.mimetype()).unwrap_or(HeaderValue::from_static("application/octet-stream"))),
         (CACHE_CONTROL, REVALIDATE),

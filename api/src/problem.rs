@@ -114,16 +114,12 @@ impl ApiError {
     /// Status, name and title.
     fn kind(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::NotFound(_) | Self::NotFoundText(_) => {
-                (StatusCode::NOT_FOUND, "not-found", "Not found")
-            }
+            Self::NotFound(_) | Self::NotFoundText(_) => (StatusCode::NOT_FOUND, "not-found", "Not found"),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed", "Request cannot be read"),
             Self::Invalid(_) | Self::InvalidField { .. } => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Request cannot be accepted")
             }
-            Self::Unauthorized(_) => {
-                (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credential required")
-            }
+            Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credential required"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not supported")
@@ -201,7 +197,8 @@ impl IntoResponse for ApiError {
             tracing::error!(error = chain(source.as_ref()), "Internal error");
         }
         let problem = self.problem();
-        let mut response = json(StatusCode::from_u16(problem.status).unwrap_or_default(), PROBLEM_JSON, &problem);
+        let mut response =
+            json(StatusCode::from_u16(problem.status).unwrap_or_default(), PROBLEM_JSON, &problem);
         let headers = response.headers_mut();
         match &self {
             Self::TooManyRequests { retry_after_secs, .. } => {
@@ -266,7 +263,9 @@ fn openai(problem: &Problem) -> OpenAiBody<'_> {
         _ => "invalid_request_error",
     };
     let code = problem.kind.rsplit(':').next().unwrap_or_default();
-    OpenAiBody { error: OpenAiError { message: &problem.detail, r#type, param: problem.field.as_deref(), code } }
+    OpenAiBody {
+        error: OpenAiError { message: &problem.detail, r#type, param: problem.field.as_deref(), code },
+    }
 }
 
 /// Gives every error answer its final body, with the request's id; whatever
@@ -288,7 +287,14 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
             problem.expect("into_response put it there")
         }
     };
-    let problem = Problem { instance: tag.map(|t| t.to_string()), ..(*problem).clone() };
+    // OpenAI answers 400 to whatever is wrong with a request.
+    let status = if openai_shape && status == StatusCode::UNPROCESSABLE_ENTITY {
+        StatusCode::BAD_REQUEST
+    } else {
+        status
+    };
+    let problem =
+        Problem { instance: tag.map(|t| t.to_string()), status: status.as_u16(), ..(*problem).clone() };
     let rendered = if openai_shape {
         json(status, "application/json", &openai(&problem))
     } else {
@@ -296,6 +302,7 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     };
     let (mut parts, body) = (response.into_parts().0, rendered);
     let (head, body) = body.into_parts();
+    parts.status = status;
     parts.headers.remove(CONTENT_LENGTH);
     if let Some(content_type) = head.headers.get(CONTENT_TYPE) {
         parts.headers.insert(CONTENT_TYPE, content_type.clone());

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::HeaderValue;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::HeaderValue;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
@@ -91,6 +91,7 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) {
         let app = self.app;
         app.background.spawn(crate::changes::run(app.clone()));
+        app.background.spawn(crate::gateway::run(app.clone()));
         tracing::info!(
             public = %self.public_addr, internal = %self.internal_addr,
             "Serving on {} and, for workers, on {}", self.public_addr, self.internal_addr

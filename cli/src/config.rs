@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use domain::keys::Pepper;
 use figment::Figment;
-use figment::providers::{Env, Format as _, Serialized, Toml};
+use figment::providers::{Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 use crate::files;
@@ -264,7 +264,8 @@ pub(crate) fn variable(key: &str) -> String {
 fn explain(error: &figment::Error, file: Option<&Path>) -> anyhow::Error {
     use figment::error::Kind;
     let first = error.clone().into_iter().next().unwrap_or_else(|| error.clone());
-    let from_file = first.metadata.as_ref().is_some_and(|m| m.source.is_some());
+    let source = first.metadata.as_ref().and_then(|m| m.source.as_ref());
+    let from_file = matches!(source, Some(figment::Source::File(_)));
     let mut path = first.path.clone();
     let problem = match &first.kind {
         Kind::UnknownField(field, expected) => {

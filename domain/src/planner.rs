@@ -16,6 +16,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
@@ -254,8 +255,7 @@ fn place(
     let mut refused: BTreeMap<Shape<'_>, Option<String>> = BTreeMap::new();
     let mut left = Vec::new();
     for workload in queue {
-        let shape = Shape::of(&workload.resources);
-        if !refused.contains_key(&shape) {
+        if let Entry::Vacant(refusal) = refused.entry(Shape::of(&workload.resources)) {
             if let Some(choice) = fleet.choose(workload) {
                 let holds = vec![Hold {
                     device_id: choice.device,
@@ -272,7 +272,7 @@ fn place(
                 });
                 continue;
             }
-            refused.insert(shape, None);
+            refusal.insert(None);
         }
         left.push(workload);
     }

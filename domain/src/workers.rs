@@ -19,6 +19,9 @@ pub const REPORT_INTERVAL_SECS: u64 = 3;
 pub const DESIRED_WAIT_SECS: u64 = 20;
 /// How long a lease of a chunk lasts unless renewed.
 pub const LEASE_TTL_SECS: u64 = 30;
+/// What a worker adds, before a time, to the reason of an engine's failure
+/// while it tries again. Who shows the reason alone cuts it off.
+pub const RESTARTED_IN: &str = "; restarted in ";
 /// Most devices of one worker.
 pub const MAX_DEVICES: usize = 64;
 /// Most placements in one report.

@@ -10,10 +10,10 @@ use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use domain::inference::{Event, FailureKind, GenerateRequest};
 use nix::sys::resource::{Resource, setrlimit};
@@ -93,7 +93,7 @@ pub fn run(options: &ServeOptions) -> Result<(), EngineError> {
     let ended = end.recv().unwrap_or(End::Died);
     server.stop();
     match ended {
-        End::Asked if engine.drain(DRAIN_TIMEOUT) => info!("All requests are answered; ending"),
+        End::Asked if server.drain(&engine, DRAIN_TIMEOUT) => info!("All requests are answered; ending"),
         End::Asked => warn!("Ending with requests unanswered"),
         End::ParentGone => warn!("The parent process is gone; ending"),
         End::Died => return Err(EngineError::Died),
@@ -105,6 +105,7 @@ pub fn run(options: &ServeOptions) -> Result<(), EngineError> {
 pub struct Server {
     socket: PathBuf,
     stopping: Arc<AtomicBool>,
+    open: Arc<Open>,
 }
 
 impl Server {
@@ -116,9 +117,18 @@ impl Server {
         let owner_only = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(socket, owner_only).map_err(|e| refused(e.to_string()))?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let stop = stopping.clone();
-        spawn("engine-accept", move || accept(&listener, &engine, &stop))?;
-        Ok(Self { socket: socket.to_owned(), stopping })
+        let open = Arc::<Open>::default();
+        let (stop, connections) = (stopping.clone(), open.clone());
+        spawn("engine-accept", move || accept(&listener, &engine, &stop, &connections))?;
+        Ok(Self { socket: socket.to_owned(), stopping, open })
+    }
+
+    /// Stops, and waits until what was accepted is answered and sent. False if it is
+    /// not after `timeout`.
+    pub fn drain(&self, engine: &Engine, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        self.stop();
+        engine.drain(timeout) && self.open.wait_none(deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Takes no more connections, and removes the socket; open ones go on.
@@ -138,8 +148,7 @@ impl Drop for Server {
     }
 }
 
-fn accept(listener: &UnixListener, engine: &Arc<Engine>, stop: &AtomicBool) {
-    let open = Arc::new(AtomicUsize::new(0));
+fn accept(listener: &UnixListener, engine: &Arc<Engine>, stop: &AtomicBool, open: &Arc<Open>) {
     let info = engine.info();
     let most = info.max_active as usize + info.max_waiting as usize + SPARE_CONNECTIONS;
     for stream in listener.incoming() {
@@ -155,11 +164,10 @@ fn accept(listener: &UnixListener, engine: &Arc<Engine>, stop: &AtomicBool) {
                 continue;
             }
         };
-        let place = Place::take(&open);
-        if place.number > most {
+        let Some(place) = Place::take(open, most) else {
             refuse(stream, FailureKind::Overloaded, "too many connections; try again later");
             continue;
-        }
+        };
         let engine = engine.clone();
         let started = spawn("engine-request", move || {
             // The client is gone if this fails, and there is nobody to tell.
@@ -172,21 +180,45 @@ fn accept(listener: &UnixListener, engine: &Arc<Engine>, stop: &AtomicBool) {
     }
 }
 
+/// How many connections are open.
+#[derive(Default)]
+struct Open {
+    count: Mutex<usize>,
+    none: Condvar,
+}
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_none(&self, timeout: Duration) -> bool {
+        let waited = self.none.wait_timeout_while(self.lock(), timeout, |count| *count > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 == 0
+    }
+}
+
 /// One of the open connections.
 struct Place {
-    open: Arc<AtomicUsize>,
-    number: usize,
+    open: Arc<Open>,
 }
 
 impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Self {
-        Self { open: open.clone(), number: open.fetch_add(1, Ordering::SeqCst) + 1 }
+    /// `None` if `most` are taken.
+    fn take(open: &Arc<Open>, most: usize) -> Option<Self> {
+        let mut count = open.lock();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Self { open: open.clone() })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::SeqCst);
+        *self.open.lock() -= 1;
+        self.open.none.notify_all();
     }
 }
 

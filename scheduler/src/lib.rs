@@ -2,7 +2,7 @@
 //! the database, every write names the leader's epoch, and every loop can be
 //! killed anywhere and started again.
 
-//TMP mod finalize;
+pub mod finalize;
 mod placement;
 mod upkeep;
 
@@ -159,7 +159,7 @@ async fn lead(
     let store = deps.store.clone();
     loops.spawn(listen(store, wake.clone()));
     loops.spawn(upkeep::run(settings.clone(), deps.clone(), term));
-    loops.spawn(finalize_jobs(settings.clone(), deps.clone(), wake.finalize.clone()));
+    loops.spawn(finalize_jobs(settings.clone(), deps.clone(), term, wake.finalize.clone()));
     // Ends when the lead is lost, and the others with it.
     let placing = placement::run(settings.clone(), deps.clone(), leader, wake.placement.clone());
     let ended = tokio::select! {
@@ -181,9 +181,12 @@ async fn lead(
 }
 
 /// Assembles the files of jobs whose lines are all done.
-async fn finalize_jobs(settings: Settings, deps: Deps, wake: Arc<Notify>) {
+async fn finalize_jobs(settings: Settings, deps: Deps, term: Term, wake: Arc<Notify>) {
     loop {
-        if let Err(error) = deps.store.ping().await {
+        if let Err(error) = finalize::tick(&deps.store, &deps.objects, &deps.clock, term).await {
+            if error.is_not_leader() {
+                return;
+            }
             warn!(error = &error as &dyn std::error::Error, "Finishing jobs failed; trying again");
             tokio::time::sleep(ERROR_PAUSE).await;
         }
@@ -197,7 +200,10 @@ async fn listen(store: Store, wake: Wake) {
         match listen_once(&store, &wake).await {
             Ok(never) => match never {},
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "Cannot listen for changes; loops go by timer");
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "Cannot listen for changes; loops go by timer"
+                );
                 tokio::time::sleep(ERROR_PAUSE).await;
             }
         }
@@ -220,7 +226,12 @@ async fn listen_once(store: &Store, wake: &Wake) -> Result<std::convert::Infalli
 
 /// One turn of the placement loop, for tests: plans and applies until nothing
 /// is left to decide.
-pub async fn tick(store: &Store, settings: &Settings, term: Term, now: Timestamp) -> Result<Summary, StoreError> {
+pub async fn tick(
+    store: &Store,
+    settings: &Settings,
+    term: Term,
+    now: Timestamp,
+) -> Result<Summary, StoreError> {
     placement::tick(store, settings.share_limits(), term, now).await
 }
 
@@ -231,5 +242,6 @@ fn epoch_gauge(term: Term) -> f64 {
 
 /// Name of the machine, for people who ask which process leads.
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unknown".to_owned(), |s| s.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "unknown".to_owned(), |s| s.trim().to_owned())
 }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::exists;
-use crate::{StoreError, SystemTx, TenantTx, Tx};
+use crate::{StoreError, TenantTx, Tx};
 
 struct Row {
     id: Uuid,
@@ -211,44 +211,4 @@ pub async fn delete(tx: &mut TenantTx, id: EndpointId, now: Timestamp) -> Result
     .await?
     .rows_affected();
     if changed == 1 { Ok(()) } else { Err(StoreError::NotFound("endpoint")) }
-}
-
-/// Counts that say whether the installation answers prompts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// Workers that report.
-    pub live_workers: u64,
-    /// Endpoints that want replicas.
-    pub endpoints: u64,
-    /// Endpoints with a ready replica on a live worker.
-    pub ready_endpoints: u64,
-    /// Ready replicas on live workers.
-    pub ready_replicas: u64,
-}
-
-/// What is ready, over all tenants.
-pub async fn readiness(tx: &mut SystemTx) -> Result<Readiness, StoreError> {
-    let row = query!(
-        r#"SELECT
-             (SELECT count(*) FROM workers WHERE live) AS "live_workers!",
-             (SELECT count(*) FROM endpoints WHERE deleted_at IS NULL AND replicas > 0) AS "endpoints!",
-             r.endpoints AS "ready_endpoints!", r.replicas AS "ready_replicas!"
-           FROM (
-             SELECT count(DISTINCT e.id) AS endpoints, count(*) AS replicas
-             FROM placements p
-             JOIN workers n ON n.id = p.worker_id AND n.live
-             JOIN workloads w ON w.id = p.workload_id AND w.generation = p.generation
-             JOIN endpoints e ON e.id = w.endpoint_id AND e.deleted_at IS NULL
-             WHERE p.state = 'ready'
-           ) r"#
-    )
-    .fetch_one(tx.conn())
-    .await?;
-    let count = |n: i64| u64::try_from(n).expect("count() is never negative");
-    Ok(Readiness {
-        live_workers: count(row.live_workers),
-        endpoints: count(row.endpoints),
-        ready_endpoints: count(row.ready_endpoints),
-        ready_replicas: count(row.ready_replicas),
-    })
 }

@@ -7,6 +7,8 @@ mod report;
 use std::time::Duration;
 
 use domain::accelerators::Device;
+use domain::outbox::Topic;
+use domain::tenants::Slug;
 use domain::workers::{WORKER_LOST_SECS, Worker};
 use domain::{DeviceId, Timestamp, WorkerId};
 use sqlx::{query, query_scalar};
@@ -14,7 +16,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{StoreError, SystemTx, Tx, audit, outbox};
-use domain::outbox::Topic;
 
 pub use desired::{desired, placed_file_bytes};
 pub use join::join;
@@ -47,9 +48,9 @@ pub async fn list(
     Ok(workers)
 }
 
-/// One worker, as [`list`] shows it.
-pub async fn get(tx: &mut SystemTx, id: WorkerId, now: Timestamp) -> Result<Worker, StoreError> {
-    let mut workers = read(tx, Selection { id: Some(id), ..Selection::default() }).await?;
+/// One worker, by its name, as [`list`] shows it.
+pub async fn get(tx: &mut SystemTx, name: &Slug, now: Timestamp) -> Result<Worker, StoreError> {
+    let mut workers = read(tx, Selection { name: Some(name.as_str()), ..Selection::default() }).await?;
     let mut worker = workers.pop().ok_or(StoreError::NotFound("worker"))?;
     worker.live &= heard_lately(&worker, now);
     Ok(worker)
@@ -63,27 +64,28 @@ fn heard_lately(worker: &Worker, now: Timestamp) -> bool {
 /// stays.
 pub async fn set_cordoned(
     tx: &mut SystemTx,
-    id: WorkerId,
+    name: &Slug,
     cordoned: bool,
     actor: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let changed = query!("UPDATE workers SET cordoned = $2 WHERE id = $1", id.0, cordoned)
-        .execute(tx.conn())
-        .await?
-        .rows_affected();
-    if changed != 1 {
-        return Err(StoreError::NotFound("worker"));
-    }
+    let id = query_scalar!(
+        "UPDATE workers SET cordoned = $2 WHERE name = $1 RETURNING id",
+        name.as_str(),
+        cordoned
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound("worker"))?;
     let mut event = audit::allowed(None, now, actor, "update_worker", format!("worker:{id}"));
-    event.detail = serde_json::json!({ "cordoned": cordoned });
+    event.detail = serde_json::json!({ "name": name, "cordoned": cordoned });
     audit::record(tx, &event).await?;
     outbox::publish(tx, Topic::Desired, id, now).await
 }
 
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Selection<'a> {
-    id: Option<WorkerId>,
+    name: Option<&'a str>,
     after: Option<&'a str>,
     limit: Option<i64>,
 }
@@ -92,9 +94,9 @@ pub(crate) struct Selection<'a> {
 pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<Worker>, StoreError> {
     let rows = query!(
         "SELECT id, name, pool, zone, address, cordoned, live, seen_at, created_at FROM workers
-         WHERE ($1::uuid IS NULL OR id = $1) AND ($2::text IS NULL OR name > $2)
+         WHERE ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR name > $2)
          ORDER BY name LIMIT $3",
-        which.id.map(|id| id.0),
+        which.name,
         which.after,
         which.limit,
     )

@@ -5,4 +5,6 @@ pub mod database;
 pub mod http;
 pub mod installation;
 pub mod python;
+pub mod stage;
+pub mod system;
 pub mod wait;

@@ -260,7 +260,8 @@ impl Blobs {
             return Err(damaged(format!("its content has the digest {}", written.sha256)));
         }
         let to = to.to_owned();
-        blocking(move || written.keep(&to)).await.map_err(io)
+        let now = self.clock.now().0.into();
+        blocking(move || written.keep(&to, now)).await.map_err(io)
     }
 
     /// Removes files that no engine uses, the longest unused first, until
@@ -331,7 +332,8 @@ fn write(part: Part, mut pieces: mpsc::Receiver<Bytes>, most: u64) -> io::Result
 
 impl Written {
     /// On the disk for good, under its final name, for reading only.
-    fn keep(self, to: &Path) -> io::Result<()> {
+    fn keep(self, to: &Path, now: SystemTime) -> io::Result<()> {
+        self.file.set_modified(now)?;
         let mut permissions = self.file.metadata()?.permissions();
         permissions.set_readonly(true);
         self.file.set_permissions(permissions)?;

@@ -45,6 +45,7 @@ impl Share {
     pub async fn run(mut self) {
         let drain = self.held.drain.clone();
         let mut backoff = Backoff::spread(POLL_LEAST, POLL_MOST, crate::seed());
+        let mut told = false;
         while !drain.is_cancelled() {
             // No lease is taken that cannot be worked on.
             tokio::select! {
@@ -57,12 +58,15 @@ impl Share {
                     self.work(chunk, leased).await;
                     continue;
                 }
-                Ok(None) => {}
-                Err(LinkError::Conflict(why)) => debug!("No lease for job {}: {why}", self.job),
-                Err(error) if error.is_transient() => {
-                    debug!("No lease for job {}: {}", self.job, chain(&error))
+                Ok(None) => told = false,
+                Err(error) => {
+                    let expected = error.is_transient() || matches!(error, LinkError::Conflict(_));
+                    if expected || std::mem::replace(&mut told, true) {
+                        debug!("No lease for job {}: {}", self.job, chain(&error));
+                    } else {
+                        warn!(job.id = %self.job, "No lease for job {}: {}", self.job, chain(&error));
+                    }
                 }
-                Err(error) => warn!("No lease for job {}: {}", self.job, chain(&error)),
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.delay()) => {}

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::JobId;
 use domain::models::Sha256Digest;
 use domain::workers::{
     CompleteRequest, DESIRED_WAIT_SECS, DesiredState, JoinRequest, JoinResponse, LeaseRequest, LeasedChunk,
     RenewRequest, RenewResponse, ReportRequest,
 };
-use domain::JobId;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,8 @@ use crate::settings::JoinToken;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest silence inside an answer; longer than the API holds a long poll.
 const READ_TIMEOUT: Duration = Duration::from_secs(DESIRED_WAIT_SECS + 10);
+/// Shorter than servers keep idle connections, so that none is used as it closes.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Several reports must fit before the worker counts as lost.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -109,6 +111,7 @@ impl Link {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .read_timeout(READ_TIMEOUT);
         if base.starts_with("http://") {
             // Reads no certificates of the machine, which may have none.

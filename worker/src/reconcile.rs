@@ -54,7 +54,9 @@ pub struct Gone {
 impl Gone {
     /// Remembers one, forgetting the oldest beyond [`MAX_REMEMBERED`].
     pub fn remember(&mut self, id: PlacementId, generation: i64) {
-        if self.generations.insert(id, generation).is_none() {
+        let known = self.generations.get(&id).copied();
+        self.generations.insert(id, known.map_or(generation, |known| known.max(generation)));
+        if known.is_none() {
             self.order.push_back(id);
         }
         while self.order.len() > MAX_REMEMBERED {

@@ -179,7 +179,8 @@ impl Answer {
                         continue;
                     }
                     if let Some(since) = self.waiting_since.take() {
-                        metrics::histogram!("chancery_first_token_seconds").record(since.elapsed().as_secs_f64());
+                        metrics::histogram!("chancery_first_token_seconds")
+                            .record(since.elapsed().as_secs_f64());
                     }
                     return Ok((Part::Text(text), std::mem::take(&mut self.pending)));
                 }
@@ -313,7 +314,10 @@ impl Tries<'_> {
             if matches!(last, Some(Failure::Overloaded)) {
                 return Err(ApiError::TooManyRequests {
                     retry_after_secs: OVERLOADED_RETRY_SECS,
-                    detail: format!("every replica of {:?} has too many requests; try again later", self.model),
+                    detail: format!(
+                        "every replica of {:?} has too many requests; try again later",
+                        self.model
+                    ),
                 });
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -341,7 +345,7 @@ impl Tries<'_> {
 
     async fn ask(&self, ticket: &Ticket) -> Result<(Events, u32), Failure> {
         let replica = &ticket.0;
-        let key = hex::encode(self.app.pepper.derive("gateway", replica.worker.0.as_bytes()));
+        let key = crate::internal::gateway_key(&self.app.pepper, replica.worker);
         let request = self
             .app
             .http

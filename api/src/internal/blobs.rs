@@ -20,13 +20,21 @@ pub(super) async fn get_blob(
     let registered = store::workers::placed_file_bytes(&app.store, worker, sha256)
         .await?
         .ok_or(ApiError::NotFound("model file"))?;
-    let (bytes, content) = app.objects.get(&format!("models/sha256/{sha256}")).await?;
-    if bytes != registered {
-        return Err(ApiError::internal(format!(
-            "model file {sha256} has {bytes} bytes in the object store and was registered with {registered}: \
+    let key = format!("models/sha256/{sha256}");
+    // The worker passes these on as the reason why a placement cannot start.
+    let stored = app.objects.size(&key).await?.ok_or_else(|| {
+        ApiError::Unavailable(format!(
+            "model file {sha256} is missing in the object store: restore it from a backup or register the \
+             version again"
+        ))
+    })?;
+    if stored != registered {
+        return Err(ApiError::Unavailable(format!(
+            "model file {sha256} has {stored} bytes in the object store and was registered with {registered}: \
              restore it from a backup or register the version again"
         )));
     }
+    let (bytes, content) = app.objects.get(&key).await?;
     let headers =
         [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_LENGTH, bytes.to_string())];
     Ok((headers, Body::from_stream(content)).into_response())

@@ -62,8 +62,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, app: &App, name
         // Without it, small answers wait for acknowledgements.
         let _ = stream.set_nodelay(true);
         let router = router.clone().layer(axum::Extension(ConnectInfo::<std::net::SocketAddr>(peer)));
-        let served =
-            connection(stream, router, builder.clone(), limits.clone(), app.draining.clone());
+        let served = connection(stream, router, builder.clone(), limits.clone(), app.draining.clone());
         let forced = forced.clone();
         open.spawn(async move {
             metrics::gauge!("chancery_http_connections", "listener" => name).increment(1);

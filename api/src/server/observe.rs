@@ -42,8 +42,10 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let tag = RequestTag::of(request.headers());
     let method = method_name(request.method());
-    let route =
-        request.extensions().get::<MatchedPath>().map_or_else(|| "none".to_owned(), |m| m.as_str().to_owned());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |m| m.as_str().to_owned());
     request.extensions_mut().insert(tag.clone());
 
     let span = tracing::info_span!("request", request.id = %tag, http.method = method, http.route = route);

@@ -9,8 +9,8 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use domain::openai::{
-    ChatCompletion, ChatCompletionRequest, Completion, CompletionRequest, ErrorObject, InvalidRequest, Operation,
-    Parsed, StreamWriter, answer_body,
+    ChatCompletion, ChatCompletionRequest, Completion, CompletionRequest, ErrorObject, InvalidRequest,
+    Operation, Parsed, StreamWriter, answer_body,
 };
 use futures_util::Stream;
 use serde_json::Value;
@@ -110,7 +110,12 @@ fn error_of(e: &ApiError) -> ErrorObject {
         ApiError::TooManyRequests { .. } => "overloaded",
         _ => "answer_broken",
     };
-    ErrorObject { message: e.to_string(), kind: "server_error".to_owned(), param: None, code: Some(code.to_owned()) }
+    ErrorObject {
+        message: e.to_string(),
+        kind: "server_error".to_owned(),
+        param: None,
+        code: Some(code.to_owned()),
+    }
 }
 
 impl From<InvalidRequest> for ApiError {

@@ -66,13 +66,16 @@ fn settings(section: &str, defaults: &Value) -> Vec<Setting> {
         .collect()
 }
 
-/// Names and explanations of a schema's properties, in the order of the code.
+/// Names and explanations of a schema's properties.
 fn properties(schema: &Value) -> Vec<(String, String)> {
     let Some(properties) = schema["properties"].as_object() else { return Vec::new() };
     properties
         .iter()
         .map(|(name, property)| {
-            let help = property["description"].as_str().unwrap_or_default();
+            // An optional one of a type with a name is "null or that".
+            let choices = property["oneOf"].as_array().into_iter().flatten();
+            let help = std::iter::once(property).chain(choices).find_map(|p| p["description"].as_str());
+            let help = help.unwrap_or_default();
             (name.clone(), help.split_whitespace().collect::<Vec<_>>().join(" "))
         })
         .collect()

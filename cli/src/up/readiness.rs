@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use domain::endpoints::Endpoint;
+use domain::workers::RESTARTED_IN;
 use reqwest::StatusCode;
 
 use super::children::Children;
@@ -20,8 +21,8 @@ const REASON_POLL: Duration = Duration::from_secs(1);
 const API_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for the model, which is copied, checked and loaded.
 const PROMPT_LIMIT: Duration = Duration::from_secs(600);
-/// A reason to fail that stays this long will not go away.
-const FAILING_LIMIT: Duration = Duration::from_secs(8);
+/// A failure that the worker still reports after this long will not go away.
+const FAILING_LIMIT: Duration = Duration::from_secs(4);
 
 /// Until the API serves and its database answers.
 pub async fn wait_for_api(client: &Client, children: &Children, console: &Console) -> Result<()> {
@@ -43,8 +44,8 @@ pub async fn wait_for_api(client: &Client, children: &Children, console: &Consol
     children.unless_failed(work).await
 }
 
-/// Until a prompt can be answered; says what it waits for. An endpoint that
-/// says for a while why it cannot start ends the wait with that reason.
+/// Until a prompt can be answered; says what it waits for. A model that the
+/// worker cannot serve ends the wait with its reason.
 pub async fn wait_for_prompt(client: &Client, children: &Children, console: &Console) -> Result<()> {
     let work = async {
         let deadline = Instant::now() + PROMPT_LIMIT;
@@ -57,14 +58,16 @@ pub async fn wait_for_prompt(client: &Client, children: &Children, console: &Con
                 console.say("A prompt can be answered");
                 return Ok(());
             }
-            let missing = body["detail"].as_str().unwrap_or("the API is not ready");
+            let missing = without_retry(body["detail"].as_str().unwrap_or("the API is not ready"));
             if missing != told {
                 console.say(format!("Waiting: {missing}"));
                 missing.clone_into(&mut told);
             }
             if Instant::now() >= ask_again {
                 ask_again = Instant::now() + REASON_POLL;
-                failing.look_at(endpoint_reason(client).await, console)?;
+                if let Some(why) = failing.look_at(endpoint_reason(client).await, Instant::now()) {
+                    bail!("the sample model cannot be served: {why}");
+                }
             }
             if Instant::now() > deadline {
                 bail!("after {} minutes no prompt can be answered: {missing}", PROMPT_LIMIT.as_secs() / 60);
@@ -76,37 +79,47 @@ pub async fn wait_for_prompt(client: &Client, children: &Children, console: &Con
 }
 
 async fn endpoint_reason(client: &Client) -> Option<String> {
-    let path = sample::endpoint_path();
-    let found = client.get(Scope::Tenant, &path, &[]).await.ok()?;
+    let found = client.get(Scope::Tenant, &sample::endpoint_path(), &[]).await.ok()?;
     output::parse::<Endpoint>(found).ok()?.reason
 }
 
-/// A reason that stays.
+/// A reason without when the worker tries again, which changes each time.
+fn without_retry(reason: &str) -> &str {
+    reason.split_once(RESTARTED_IN).map_or(reason, |(reason, _)| reason)
+}
+
+/// A failure that stays.
 #[derive(Default)]
 struct Failing(Option<(String, Instant)>);
 
 impl Failing {
-    fn look_at(&mut self, reason: Option<String>, console: &Console) -> Result<()> {
-        let Some(reason) = reason else {
-            self.0 = None;
-            return Ok(());
-        };
-        match &self.0 {
-            Some((same, since)) if *same == reason => {
-                if since.elapsed() > FAILING_LIMIT && is_final(&reason) {
-                    return Err(anyhow!("the sample model cannot be served: {reason}"));
-                }
+    /// The failure, once it has been the same for a while.
+    fn look_at(&mut self, reason: Option<String>, now: Instant) -> Option<String> {
+        let why = reason.as_deref().and_then(|reason| reason.split_once(RESTARTED_IN)).map(|(why, _)| why);
+        match (&self.0, why) {
+            (_, None) => self.0 = None,
+            (Some((same, since)), Some(why)) if same == why => {
+                return (now.duration_since(*since) >= FAILING_LIMIT).then(|| why.to_owned());
             }
-            _ => {
-                console.say(format!("Waiting: {reason}"));
-                self.0 = Some((reason, Instant::now()));
-            }
+            (_, Some(why)) => self.0 = Some((why.to_owned(), now)),
         }
-        Ok(())
+        None
     }
 }
 
-/// Whether waiting cannot help.
-fn is_final(reason: &str) -> bool {
-    !reason.contains("waiting for the scheduler")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_failure_that_stays_is_final() {
+        let (mut failing, start) = (Failing::default(), Instant::now());
+        let failed = |delay: &str| Some(format!("model.gguf is damaged{RESTARTED_IN}{delay}"));
+        assert_eq!(failing.look_at(Some("loading 98 MB".to_owned()), start), None);
+        assert_eq!(failing.look_at(Some("loading 98 MB".to_owned()), start + FAILING_LIMIT), None);
+        assert_eq!(failing.look_at(failed("1 s"), start), None);
+        assert_eq!(failing.look_at(failed("2 s"), start + FAILING_LIMIT / 2), None);
+        let why = failing.look_at(failed("4 s"), start + FAILING_LIMIT);
+        assert_eq!(why.as_deref(), Some("model.gguf is damaged"));
+    }
 }

@@ -142,8 +142,8 @@ impl<'a> Fleet<'a> {
     /// The placement is on its way out: it holds what it holds, but nothing
     /// should gather around it.
     pub fn part(&mut self, placement: &LivePlacement) {
-        decrement(&mut self.versions, (placement.worker_id, placement.version_id));
-        decrement(&mut self.neighbours, (placement.worker_id, placement.owner));
+        decrement(&mut self.versions, &(placement.worker_id, placement.version_id));
+        decrement(&mut self.neighbours, &(placement.worker_id, placement.owner));
     }
 
     /// The workload ends in this plan.
@@ -226,11 +226,11 @@ fn left_over(slot: &Slot<'_>, request: &ResourceRequest) -> u64 {
         .saturating_add(share(u64::from(milli), u64::from(slot.device.milli)))
 }
 
-fn decrement<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn decrement<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }

@@ -116,6 +116,17 @@ fn endpoints_come_before_jobs() {
 }
 
 #[test]
+fn an_endpoint_that_is_new_comes_before_a_job_that_waits() {
+    let mut world = World::new(1);
+    let job = world.add_job(3 * GB, 500);
+    world.settle();
+    world.add_worker("cpu", 1, 4 * GB, 4000);
+    let endpoint = world.add_endpoint(3 * GB, 500, 1);
+    world.settle();
+    assert_eq!((workers_of(&world, endpoint).len(), workers_of(&world, job).len()), (1, 0));
+}
+
+#[test]
 fn why_it_waits_is_told_with_numbers() {
     let mut world = World::new(1);
     let endpoint = world.add_endpoint(834_000_000, 500, 1);

@@ -6,6 +6,5 @@
 mod answers;
 mod files;
 mod greedy;
-mod process;
 mod serve;
 mod support;

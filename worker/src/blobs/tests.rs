@@ -15,7 +15,9 @@ use crate::settings::JoinToken;
 
 /// What the server keeps: content by digest, and how often each was fetched.
 #[derive(Clone, Default)]
-struct Source(Arc<Mutex<HashMap<String, (Vec<u8>, usize)>>>);
+struct Source(Arc<Mutex<Kept>>);
+
+type Kept = HashMap<String, (Vec<u8>, usize)>;
 
 impl Source {
     fn put(&self, digest: Sha256Digest, content: &[u8]) {
@@ -131,7 +133,7 @@ async fn damage_at_the_source_is_said_with_the_file_and_what_to_do() {
     {
         f.source.put(digest, kept);
         let error = f.load(&version(content)).await.err().unwrap();
-        let text = chain_of(&error);
+        let text = crate::link::chain(&error);
         assert!(text.contains("model.gguf") && text.contains("register the model version again"), "{text}");
         assert!(text.contains(what), "{text}");
         assert_eq!(f.source.fetches(digest), 1, "not fetched over and over");
@@ -182,8 +184,4 @@ async fn unfinished_files_of_a_killed_worker_are_removed() {
     let link = Arc::clone(&f.blobs.link);
     Blobs::open(dir, 1, link, Clock::system()).unwrap();
     assert!(f.cached().is_empty());
-}
-
-fn chain_of(error: &BlobError) -> String {
-    crate::link::chain(error)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::models::DEFAULT_KV_BYTES;
-use domain::workers::DesiredVersion;
+use domain::workers::{DesiredVersion, RESTARTED_IN};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -52,7 +52,7 @@ impl Supervisor {
                 backoff.reset();
             }
             let delay = backoff.delay();
-            let detail = format!("{reason}; restarted in {}", rounded(delay));
+            let detail = format!("{reason}{RESTARTED_IN}{}", rounded(delay));
             warn!(version = %self.version.digest, "Model version {}: {detail}", self.version.digest);
             metrics::counter!("chancery_worker_engine_restarts_total").increment(1);
             self.state.send_replace(EngineState::Failing(detail));
@@ -68,7 +68,7 @@ impl Supervisor {
     /// `None` if it was stopped because nobody wants it.
     async fn live(&mut self) -> Option<(String, Duration)> {
         let start = async {
-            self.announce(format!("verifying {}", self.size()));
+            self.announce(format!("fetching and verifying {}", self.size()));
             let loaded = self.engines.blobs.load(&self.version).await.map_err(|error| chain(&error))?;
             self.announce(format!("loading {}", self.size()));
             let process = Process::start(&self.launch(&loaded.model)).await?;

@@ -78,10 +78,7 @@ pub async fn run(
 }
 
 async fn once(socket: &Path, request: &GenerateRequest) -> Try {
-    let mut events = match EventStream::open(socket, request).await {
-        Ok(events) => events,
-        Err(_) => return Try::Absent,
-    };
+    let Ok(mut events) = EventStream::open(socket, request).await else { return Try::Absent };
     let mut text = String::new();
     loop {
         let Ok(next) = tokio::time::timeout(MAX_SILENCE, events.next()).await else {

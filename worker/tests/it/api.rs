@@ -36,6 +36,7 @@ pub struct Inner {
     pub waiting: VecDeque<LeasedChunk>,
     pub leased: HashMap<u32, LeaseToken>,
     pub leases: u32,
+    pub renewals: u32,
     /// Committed results by chunk.
     pub completed: HashMap<u32, CompleteRequest>,
     /// Leases that are refused when results come.
@@ -196,8 +197,12 @@ async fn renew(
     Json(request): Json<RenewRequest>,
 ) -> Answer<Json<RenewResponse>> {
     api.authorize(&headers)?;
-    match api.lock().leased.get(&index) {
-        Some(token) if *token == request.token => Ok(Json(RenewResponse {
+    let held = api.change(|inner| {
+        inner.renewals += 1;
+        inner.leased.get(&index).copied()
+    });
+    match held {
+        Some(token) if token == request.token => Ok(Json(RenewResponse {
             expires_at: Clock::system().now() + Duration::from_secs(LEASE_TTL_SECS),
         })),
         _ => Err(StatusCode::CONFLICT),

@@ -1,14 +1,15 @@
 //! Shares of jobs: chunks leased, run and handed in.
 
+use std::time::Duration;
+
 use domain::inference::{FailureKind, Priority};
 use domain::workers::{
     CompletedLine, DesiredPlacement, LEASE_TTL_SECS, LeasedChunk, LeasedLine, LineOutcome, ObservedState,
 };
 use domain::workloads::WorkloadOwner;
 use domain::{Clock, JobId, LeaseToken};
-use std::time::Duration;
 
-use crate::support::{Fixture, drained, placement, request, worker};
+use crate::support::{Fixture, drained, eventually, is_alive, placement, request, worker};
 
 async fn share() -> (Fixture, DesiredPlacement, JobId) {
     let f = worker().await;
@@ -97,6 +98,19 @@ async fn a_chunk_whose_lease_is_lost_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_renewed_until_it_is_lost_which_ends_the_work_at_once() {
+    let (f, _, job) = share().await;
+    f.api.change(|api| api.waiting.extend([chunk(job, 0, &["hang"]), chunk(job, 1, &["b"])]));
+    f.api.wait("it is renewed", |api| (api.renewals == 1).then_some(())).await;
+    assert!(f.evidence("cancelled").is_empty(), "goes on");
+    f.api.change(|api| api.leased.remove(&0));
+    assert_eq!(text(&results(&f, 1).await[0]), "b ");
+    eventually("the generation is cancelled", || f.evidence("cancelled").len() == 1).await;
+    assert_eq!(f.api.change(|api| api.renewals), 2);
+    f.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_finishes_the_chunk_under_way() {
     let (f, share, job) = share().await;
     let long = "word ".repeat(2000);
@@ -115,7 +129,7 @@ async fn a_placement_that_nobody_wants_lets_go_of_its_chunk_at_once() {
     f.api.wait("it is leased", |api| api.leased.contains_key(&0).then_some(())).await;
     f.api.desire(1, vec![]);
     f.api.wait("it is let go of", |api| (!api.reports.contains_key(&share.placement_id)).then_some(())).await;
-    crate::support::eventually("its engine is gone", || !crate::support::is_alive(f.engines()[0])).await;
+    eventually("its engine is gone", || !is_alive(f.engines()[0])).await;
     assert!(f.api.change(|api| api.completed.is_empty()));
     f.end().await;
 }

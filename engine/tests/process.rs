@@ -1,5 +1,12 @@
 //! The engine as a process: readiness, signals, its parent's death, its memory
-//! limit. The process is this test binary, told to run one ignored test.
+//! limit. The process is this binary again, told by the environment to serve: it
+//! must have no other thread when it begins, so no test harness runs in it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
+#[path = "it/support.rs"]
+#[expect(dead_code, reason = "most of it is for the other tests")]
+mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
@@ -14,8 +21,24 @@ use tempfile::TempDir;
 
 use crate::support::{collect, endless, model_path};
 
-#[test]
-#[ignore = "the other tests run it, as a process of its own"]
+const TESTS: [(&str, fn()); 4] = [
+    ("it_says_when_it_is_ready_and_ends_when_asked", it_says_when_it_is_ready_and_ends_when_asked),
+    ("it_ends_when_its_parent_is_gone", it_ends_when_its_parent_is_gone),
+    ("it_keeps_to_its_memory", it_keeps_to_its_memory),
+    ("a_model_that_is_none_is_one_clear_sentence", a_model_that_is_none_is_one_clear_sentence),
+];
+
+fn main() {
+    if std::env::var_os("CHILD_SOCKET").is_some() {
+        return child();
+    }
+    let filter = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+    for (name, test) in TESTS.iter().filter(|(name, _)| name.contains(&filter)) {
+        test();
+        println!("test process::{name} ... ok");
+    }
+}
+
 fn child() {
     let variable = |name: &str| std::env::var(name).ok();
     let options = ServeOptions {
@@ -29,7 +52,6 @@ fn child() {
         eprintln!("{e}");
         std::process::exit(1);
     }
-    std::process::exit(0);
 }
 
 struct Process {
@@ -43,7 +65,6 @@ impl Process {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "process::child", "--ignored", "--nocapture", "--test-threads=1"]);
         command.env("CHILD_MODEL", model).env("CHILD_SOCKET", &socket);
         command.envs(memory_bytes.map(|bytes| ("CHILD_MEMORY", bytes.to_string())));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -51,9 +72,9 @@ impl Process {
     }
 
     fn ready(&mut self) -> Ready {
-        let lines = BufReader::new(self.child.stdout.as_mut().unwrap()).lines();
-        // The test harness prints lines of its own.
-        lines.map_while(Result::ok).find_map(|line| serde_json::from_str(&line).ok()).expect("a line `ready`")
+        let mut line = String::new();
+        BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
     }
 
     fn signal(&self, signal: Signal) {
@@ -74,7 +95,6 @@ impl Drop for Process {
     }
 }
 
-#[test]
 fn it_says_when_it_is_ready_and_ends_when_asked() {
     let mut process = Process::start(&model_path(), Some(2 << 30));
     let info = process.ready().ready;
@@ -96,7 +116,6 @@ fn it_says_when_it_is_ready_and_ends_when_asked() {
     assert!(!process.socket.exists());
 }
 
-#[test]
 fn it_ends_when_its_parent_is_gone() {
     let mut process = Process::start(&model_path(), None);
     process.ready();
@@ -104,7 +123,6 @@ fn it_ends_when_its_parent_is_gone() {
     assert_eq!(process.end(), (Some(0), String::new()));
 }
 
-#[test]
 fn it_keeps_to_its_memory() {
     let mut process = Process::start(&model_path(), Some(64 << 20));
     let (code, errors) = process.end();
@@ -112,7 +130,6 @@ fn it_keeps_to_its_memory() {
     assert!(errors.contains("memory allocation of"), "{errors}");
 }
 
-#[test]
 fn a_model_that_is_none_is_one_clear_sentence() {
     let mut process = Process::start(Path::new("/dev/null"), None);
     let (code, errors) = process.end();

@@ -1,0 +1,54 @@
+//! Rules of fields that several requests share.
+
+use crate::problem::{ApiError, Result};
+
+/// Longest name for people.
+const MAX_NAME_CHARS: usize = 200;
+
+/// A name for people: one line, not empty.
+pub(crate) fn name(field: &str, text: &str) -> Result<String> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > MAX_NAME_CHARS {
+        return Err(ApiError::field(field, format!("must have 1 to {MAX_NAME_CHARS} characters")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(ApiError::field(field, "must be one line without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// What people sign in with: `name@place`, in lower case.
+pub(crate) fn login(text: &str) -> Result<String> {
+    let text = text.to_lowercase();
+    let parts = text.split_once('@').filter(|(name, place)| {
+        !name.is_empty() && !place.is_empty() && !place.contains('@') && text.len() <= 254
+    });
+    if parts.is_none() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(ApiError::field(
+            "login",
+            "must be an address such as name@ministry, of at most 254 bytes",
+        ));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_are_addresses() {
+        assert_eq!(login("Admin@Localhost").unwrap(), "admin@localhost");
+        for bad in ["", "a", "@", "a@", "@b", "a@b@c", "a b@c", "a@b\n", &format!("{}@b", "a".repeat(260))] {
+            assert!(login(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_one_line() {
+        assert_eq!(name("name", " Ministry of the Interior ").unwrap(), "Ministry of the Interior");
+        for bad in ["", "  ", "a\nb", &"a".repeat(201)] {
+            assert!(name("name", bad).is_err(), "{bad:?}");
+        }
+    }
+}
