@@ -25,6 +25,8 @@ pub struct EndpointRoute {
     pub name: String,
     /// The version that answers.
     pub version_digest: Sha256Digest,
+    /// Whether any replica is wanted.
+    pub wanted: bool,
     /// Ready replicas on live workers, by placement.
     pub replicas: Vec<ReplicaRoute>,
 }
@@ -43,7 +45,7 @@ pub struct ReplicaRoute {
 /// Every endpoint, with none or more ready replicas.
 pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
     let rows = query!(
-        r#"SELECT e.id, e.tenant_id, e.project_id, e.name, v.digest,
+        r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 AS "wanted!", v.digest,
                r.placement_id AS "placement_id?", r.worker_id AS "worker_id?", r.address AS "address?"
            FROM endpoints e
            JOIN model_versions v ON v.id = e.version_id
@@ -70,6 +72,7 @@ pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
             project_id: ProjectId(row.project_id),
             name: row.name,
             version_digest,
+            wanted: row.wanted,
             replicas: Vec::new(),
         });
         if let (Some(placement), Some(worker), Some(address)) = (row.placement_id, row.worker_id, row.address)

@@ -371,8 +371,9 @@ async fn schedulers_that_race_place_each_workload_once() {
         assert!(done.is_ok() || done.as_ref().is_err_and(StoreError::is_transient), "{done:?}");
     }
     scene.tick().await;
-    assert_eq!(scene.db.count("SELECT count(*) FROM workloads WHERE state = 'placed'").await, 12);
-    assert_eq!(scene.placed().await.len(), 12);
+    assert_eq!(scene.db.count("SELECT count(*) FROM workloads").await, 12, "each was created once");
+    assert_eq!(scene.db.count("SELECT count(*) FROM placements WHERE state = 'assigned'").await, 12);
+    assert_eq!(scene.db.count("SELECT max(generation) FROM placements").await, 1, "and placed once");
     scene.db.finish().await;
 }
 

@@ -321,7 +321,7 @@ impl Tries<'_> {
                 });
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.made >= MAX_TRIES {
+            if left.is_zero() || self.made >= MAX_TRIES || route.is_none_or(|r| !r.wanted) {
                 return Err(self.unavailable().await);
             }
             // A replica may be restarting, or another being placed.

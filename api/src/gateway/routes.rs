@@ -41,6 +41,8 @@ pub(crate) struct Route {
     pub endpoint: EndpointId,
     pub project: ProjectId,
     pub version: Sha256Digest,
+    /// Whether any replica is wanted: if not, waiting for one is vain.
+    pub wanted: bool,
     replicas: Vec<Arc<Replica>>,
 }
 
@@ -144,6 +146,7 @@ impl Routes {
                 endpoint: route.endpoint_id,
                 project: route.project_id,
                 version: route.version_digest,
+                wanted: route.wanted,
                 replicas: replicas.collect(),
             };
             table.entry(route.tenant_id).or_default().insert(route.name, Arc::new(found));
@@ -208,6 +211,7 @@ mod tests {
             project_id: ProjectId::generate(),
             name: "m".to_owned(),
             version_digest: Sha256Digest::of(b"m"),
+            wanted: true,
             replicas: replicas
                 .iter()
                 .map(|p| ReplicaRoute {

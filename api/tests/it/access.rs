@@ -120,7 +120,10 @@ async fn a_foreign_object_answers_exactly_like_one_that_never_existed() {
     assert_eq!(api.get("/api/v1/endpoints/chat", &interior.key).await.expect(200), endpoint);
     api.get("/api/v1/me", &interior.key).await.expect(200);
     assert!(
-        api.get("/api/v1/endpoints", &finance.admin).await.expect(200)["items"].as_array().unwrap().is_empty()
+        api.get("/api/v1/endpoints", &finance.admin).await.expect(200)["items"]
+            .as_array()
+            .unwrap()
+            .is_empty()
     );
 
     // Each refused mutation is recorded with who tried; reads are not.
@@ -136,7 +139,7 @@ async fn a_foreign_object_answers_exactly_like_one_that_never_existed() {
 
 async fn denied(api: &Api, token: &str) -> Vec<(String, String)> {
     let page = api.get("/api/v1/audit?limit=200", token).await.expect(200);
-    let events = page["items"].as_array().unwrap().iter().filter(|event| event["verdict"] == "denied");
+    let events = page["items"].as_array().expect("items").iter().filter(|event| event["verdict"] == "denied");
     events.map(|event| (text(&event["action"]), text(&event["actor"]))).collect()
 }
 

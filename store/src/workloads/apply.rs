@@ -125,6 +125,26 @@ async fn create(
         WorkloadOwner::Endpoint(id) => (Some(id.0), None),
         WorkloadOwner::Job(id) => (None, Some(id.0)),
     };
+    // With the owner locked, the count below sees what anybody else created.
+    let wanted = match new.owner {
+        WorkloadOwner::Endpoint(id) => {
+            query_scalar!(
+                "SELECT id FROM endpoints WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE",
+                id.0
+            )
+            .fetch_optional(tx.conn())
+            .await?
+        }
+        WorkloadOwner::Job(id) => {
+            query_scalar!(
+                "SELECT id FROM jobs WHERE id = $1 AND state = 'in_progress' FOR NO KEY UPDATE",
+                id.0
+            )
+            .fetch_optional(tx.conn())
+            .await?
+        }
+    };
+    one(wanted.iter().len() as u64, "nobody wants these workloads any more")?;
     let ids: Vec<Uuid> = (0..count).map(|_| WorkloadId::generate().0).collect();
     let created = query!(
         "INSERT INTO workloads (id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, state, epoch, created_at)
