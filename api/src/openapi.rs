@@ -1,16 +1,16 @@
 //! The API document: made from the router, so that it cannot differ from it.
 
 use axum::http::Method;
+use utoipa::ToSchema;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
+    Components, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response,
     ResponseBuilder,
 };
-use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::problem::Problem;
+use crate::problem::{OpenAiBody, Problem};
 use crate::state::App;
 
 const DESCRIPTION: &str = "\
@@ -63,23 +63,46 @@ pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
     let components = document.components.get_or_insert_with(Components::new);
     let scheme = Http::builder().scheme(HttpAuthScheme::Bearer).description(Some("API key or session token"));
     components.add_security_scheme("bearer", SecurityScheme::Http(scheme.build()));
-    components.schemas.insert(Problem::name().into_owned(), Problem::schema());
-    let problem = ResponseBuilder::new()
-        .description("Any error")
-        .content(
-            "application/problem+json",
-            ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build(),
-        )
-        .build();
+    add_schema::<Problem>(components);
+    add_schema::<OpenAiBody<'_>>(components);
+    let problem = error_response("application/problem+json", &Problem::name());
+    let openai_problem = error_response("application/json", &OpenAiBody::name());
     for (path, item) in &mut document.paths.paths {
-        if path.starts_with("/v1/") {
-            continue;
-        }
+        let error = if path.starts_with("/v1/") { &openai_problem } else { &problem };
         for operation in operations_mut(item) {
-            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem.clone()));
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response {
+                    describe(status, response);
+                }
+            }
+            operation.responses.responses.insert("default".to_owned(), RefOr::T(error.clone()));
         }
     }
     document
+}
+
+fn add_schema<T: ToSchema>(components: &mut Components) {
+    components.schemas.insert(T::name().into_owned(), T::schema());
+    let mut parts = Vec::new();
+    T::schemas(&mut parts);
+    components.schemas.extend(parts);
+}
+
+fn error_response(content_type: &str, schema: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(schema))).build();
+    ResponseBuilder::new().description("Any error").content(content_type, content).build()
+}
+
+/// A description is required; most say no more than the status does.
+fn describe(status: &str, response: &mut Response) {
+    if response.description.is_empty() {
+        let words = match status {
+            "201" => "Created",
+            "204" => "Done",
+            _ => "OK",
+        };
+        response.description = words.to_owned();
+    }
 }
 
 /// The operations of a path, with their methods.
@@ -109,4 +132,45 @@ fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     ]
     .into_iter()
     .filter_map(Option::as_mut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_named_once_and_described() {
+        let document = openapi();
+        let mut names = std::collections::BTreeSet::new();
+        for (path, item) in &document.paths.paths {
+            for (method, operation) in operations(item) {
+                let name = operation.operation_id.clone().unwrap_or_default();
+                assert!(names.insert(name.clone()) && !name.is_empty(), "{method} {path} is named {name:?}");
+                assert!(operation.summary.is_some(), "{name} has no summary");
+                for (status, response) in &operation.responses.responses {
+                    let RefOr::T(response) = response else { continue };
+                    assert!(!response.description.is_empty(), "{name} {status}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_schema_that_is_named_is_there() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let mut open = vec![&document];
+        while let Some(value) = open.pop() {
+            match value {
+                serde_json::Value::Object(members) => {
+                    if let Some(name) = members.get("$ref").and_then(|r| r.as_str()) {
+                        let pointer = name.strip_prefix('#').unwrap();
+                        assert!(document.pointer(pointer).is_some(), "{name}");
+                    }
+                    open.extend(members.values());
+                }
+                serde_json::Value::Array(items) => open.extend(items),
+                _ => {}
+            }
+        }
+    }
 }

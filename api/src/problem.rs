@@ -240,16 +240,22 @@ fn json(status: StatusCode, content_type: &'static str, body: &impl Serialize) -
 
 /// OpenAI's error shape. Its clients read nothing else, so answers under `/v1`
 /// are the one exception to problem+json.
-#[derive(Serialize)]
-struct OpenAiBody<'a> {
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = OpenAiProblem)]
+pub(crate) struct OpenAiBody<'a> {
     error: OpenAiError<'a>,
 }
 
-#[derive(Serialize)]
-struct OpenAiError<'a> {
+/// What is wrong, in the fields that OpenAI's clients know.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct OpenAiError<'a> {
+    /// What is wrong here, and what to do.
     message: &'a str,
+    /// Class of the error.
     r#type: &'static str,
+    /// The field of the request that is wrong, if it is one.
     param: Option<&'a str>,
+    /// Last part of the type that a problem has elsewhere, e.g. `not-found`.
     code: &'a str,
 }
 

@@ -126,7 +126,10 @@ async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListene
 /// The router of the public listener.
 pub(crate) fn public_router(app: &App) -> Router {
     let (router, document) = crate::openapi::routes().split_for_parts();
-    let document = crate::openapi::finish(document);
+    let mut document = crate::openapi::finish(document);
+    if !app.settings.public_url.is_empty() {
+        document.servers = Some(vec![utoipa::openapi::Server::new(&app.settings.public_url)]);
+    }
     let operations = Operations::of(&document);
     let router = router.merge(crate::portal::router(&document));
     layers(router, app, operations)

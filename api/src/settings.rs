@@ -16,8 +16,8 @@ pub struct Settings {
     /// Where workers connect: address and port. Keep it off public networks.
     #[schema(value_type = String)]
     pub internal_listen: SocketAddr,
-    /// Base URL under which people reach `listen`, shown in the portal and in
-    /// the API document. Empty: the address they came by.
+    /// Base URL under which people reach `listen`, named in the API document.
+    /// Empty: the address they came by.
     pub public_url: String,
     /// Directories from which a platform administrator may register model
     /// files by path. Empty: none.

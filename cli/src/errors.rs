@@ -27,13 +27,20 @@ pub fn describe(error: &anyhow::Error, verbose: bool) -> String {
     }
 }
 
-/// Whether anything in the chain is the operating system's "no space left".
-pub fn is_disk_full(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    })
+/// How the operating system says that a disk is full, e.g. in the log of a
+/// program that ran out of it.
+pub const NO_SPACE: &str = "No space left on device";
+
+/// Whether anything in the chain is the operating system's "no space left",
+/// and the sentence itself does not say it better, naming the disk.
+fn is_disk_full(error: &anyhow::Error) -> bool {
+    !error.to_string().contains("disk")
+        && error.chain().any(|cause| {
+            cause.to_string().contains(NO_SPACE)
+                || cause.downcast_ref::<io::Error>().is_some_and(|e| {
+                    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                })
+        })
 }
 
 #[cfg(test)]

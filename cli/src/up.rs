@@ -53,6 +53,7 @@ pub async fn run(options: UpOptions, global: &Global) -> Result<ExitCode> {
         } => result,
         () = signals.next() => Ok(()),
     };
+    let result = result.map_err(|error| preflight::explain(error, held.as_ref()));
     // The reason comes before what follows from it.
     if let Err(error) = &result {
         eprintln!("{}", crate::errors::describe(error, global.verbose));
@@ -61,7 +62,12 @@ pub async fn run(options: UpOptions, global: &Global) -> Result<ExitCode> {
         console.say("Stopping; Ctrl-C again to stop at once");
     }
     tokio::select! {
-        stopped = stop(&mut running) => stopped?,
+        stopped = stop(&mut running) => match (&result, stopped) {
+            (Ok(()), stopped) => stopped?,
+            // What started badly may stop badly, for the same reason.
+            (Err(_), Err(error)) if global.verbose => eprintln!("{}", crate::errors::describe(&error, true)),
+            (Err(_), _) => {}
+        },
         () = signals.next() => {
             // Dropping kills what still runs; PostgreSQL recovers by itself.
             drop(running);

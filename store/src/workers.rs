@@ -164,10 +164,13 @@ async fn release_leases(tx: &mut SystemTx, worker: WorkerId) -> Result<u64, Stor
 }
 
 /// Marks that the worker was heard.
+///
+/// Locks the row no more than needed: a lease, which refers to it while it
+/// holds a placement, must not wait for it.
 async fn mark_seen(tx: &mut SystemTx, worker: WorkerId, now: Timestamp) -> Result<bool, StoreError> {
     let was_live = query_scalar!(
         "UPDATE workers w SET live = true, seen_at = GREATEST(w.seen_at, $2)
-         FROM (SELECT id, live FROM workers WHERE id = $1 FOR UPDATE) before
+         FROM (SELECT id, live FROM workers WHERE id = $1 FOR NO KEY UPDATE) before
          WHERE w.id = before.id RETURNING before.live",
         worker.0,
         OffsetDateTime::from(now),

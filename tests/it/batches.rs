@@ -1,6 +1,8 @@
 //! Batches over real sockets: from the upload to the output file, with leases
 //! that are lost, lines that fail, and jobs that are cancelled.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be done fails the test")]
+
 use std::collections::BTreeMap;
 
 use domain::workers::LeasedChunk;

@@ -1,6 +1,8 @@
 //! The gateway over real sockets: answers, failures of workers in the middle of
 //! them, callers that go away, and what is billed for each.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be done fails the test")]
+
 use std::time::Duration;
 
 use domain::inference::{Event, FailureKind, Input};
@@ -14,7 +16,7 @@ use tests::wait::until;
 
 const CHAT: &str = "/v1/chat/completions";
 
-fn prompt(extra: Value) -> Value {
+fn prompt(extra: &Value) -> Value {
     let mut body = json!({"model": "chat", "messages": [{"role": "user", "content": "Secret words"}]});
     for (key, value) in extra.as_object().cloned().unwrap_or_default() {
         body[key] = value;
@@ -62,7 +64,7 @@ async fn an_answer_comes_whole_and_is_settled_with_its_proof() {
         says(&["All", " is", " well"])
     })
     .await;
-    let body = prompt(json!({"max_tokens": 9, "temperature": 0.5}));
+    let body = prompt(&json!({"max_tokens": 9, "temperature": 0.5}));
     let (status, answer) = stage.call(&interior, Method::POST, CHAT, Some(body)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(answer["object"], "chat.completion");
@@ -100,7 +102,7 @@ async fn a_stream_begins_with_the_role_and_ends_with_usage_and_done() {
         steps
     })
     .await;
-    let with_usage = prompt(json!({"stream": true, "stream_options": {"include_usage": true}}));
+    let with_usage = prompt(&json!({"stream": true, "stream_options": {"include_usage": true}}));
     let sent = events(&stage, &interior, CHAT, with_usage).await;
     let chunk = |i: usize| serde_json::from_str::<Value>(&sent[i]).unwrap();
     assert_eq!(sent.len(), 6, "{sent:?}");
@@ -137,9 +139,9 @@ async fn a_worker_that_fails_before_the_first_text_is_replaced_unseen() {
     assert_eq!([first.placements().len(), second.placements().len(), dead.placements().len()], [1, 1, 1]);
     dead.stop_serving();
     for _ in 0..6 {
-        let sent = events(&stage, &interior, CHAT, prompt(json!({"stream": true}))).await;
+        let sent = events(&stage, &interior, CHAT, prompt(&json!({"stream": true}))).await;
         assert_eq!((said(&sent).as_str(), sent.last().unwrap().as_str()), ("well done", "[DONE]"));
-        let (status, answer) = stage.call(&interior, Method::POST, CHAT, Some(prompt(json!({})))).await;
+        let (status, answer) = stage.call(&interior, Method::POST, CHAT, Some(prompt(&json!({})))).await;
         assert_eq!(
             (status, &answer["choices"][0]["message"]["content"]),
             (StatusCode::OK, &json!("well done"))
@@ -170,7 +172,7 @@ async fn a_whole_answer_survives_a_worker_that_dies_in_its_middle() {
     stage.endpoint(&interior, "chat", version, 2).await;
     stage.until_ready(2).await;
     for _ in 0..2 {
-        let (status, answer) = stage.call(&interior, Method::POST, CHAT, Some(prompt(json!({})))).await;
+        let (status, answer) = stage.call(&interior, Method::POST, CHAT, Some(prompt(&json!({})))).await;
         assert_eq!((status, &answer["choices"][0]["message"]["content"]), (StatusCode::OK, &json!("right")));
     }
     stage.stop_and(async |db| assert_eq!(billed(db).await, [(5, 1), (5, 1)])).await;
@@ -182,7 +184,7 @@ async fn after_the_first_text_a_failure_ends_the_stream_and_only_what_came_is_bi
         vec![Step::Say(Event::Started { prompt_tokens: 5 }), text("one"), text(" two"), Step::Break]
     })
     .await;
-    let sent = events(&stage, &interior, CHAT, prompt(json!({"stream": true}))).await;
+    let sent = events(&stage, &interior, CHAT, prompt(&json!({"stream": true}))).await;
     assert_eq!(said(&sent), "one two");
     let last: Value = serde_json::from_str(sent.last().unwrap()).unwrap();
     assert_eq!(last["error"]["code"], "answer_broken");
@@ -194,7 +196,7 @@ async fn after_the_first_text_a_failure_ends_the_stream_and_only_what_came_is_bi
 async fn a_caller_that_hangs_up_cancels_the_work_and_pays_for_what_it_got() {
     let (stage, interior, worker) =
         ready(|_| vec![Step::Say(Event::Started { prompt_tokens: 5 }), text("one"), Step::Hang]).await;
-    let body = prompt(json!({"stream": true}));
+    let body = prompt(&json!({"stream": true}));
     let answer = stage.request(&interior, Method::POST, CHAT).json(&body).send().await.unwrap();
     let mut parts = answer.bytes_stream();
     let mut seen = String::new();
@@ -207,7 +209,7 @@ async fn a_caller_that_hangs_up_cancels_the_work_and_pays_for_what_it_got() {
     // Of a whole answer nothing was delivered yet.
     let request = stage
         .request(&interior, Method::POST, CHAT)
-        .json(&prompt(json!({})))
+        .json(&prompt(&json!({})))
         .timeout(Duration::from_millis(700));
     assert!(request.send().await.unwrap_err().is_timeout());
     until("the end of the work", PATIENCE, async || (worker.hung_up() == 2).then_some(())).await;
@@ -226,7 +228,7 @@ async fn what_a_worker_refuses_is_told_to_the_caller() {
     })
     .await;
     let send = async |n: u32| {
-        let body = prompt(json!({"max_tokens": n}));
+        let body = prompt(&json!({"max_tokens": n}));
         stage.request(&interior, Method::POST, CHAT).json(&body).send().await.unwrap()
     };
     let overloaded = send(1).await;
@@ -260,15 +262,15 @@ async fn names_are_known_only_in_their_tenant_and_errors_have_openai_shape() {
     let (_, absent) = stage.call(&justice, Method::GET, "/v1/models/nothing", None).await;
     assert_eq!((status, &foreign), (StatusCode::NOT_FOUND, &absent));
 
-    let (status, error) = stage.call(&justice, Method::POST, CHAT, Some(prompt(json!({})))).await;
+    let (status, error) = stage.call(&justice, Method::POST, CHAT, Some(prompt(&json!({})))).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(error["error"]["message"], "the model \"chat\" does not exist; deployed are: waiting");
-    let scaled_down = prompt(json!({"model": "waiting"}));
+    let scaled_down = prompt(&json!({"model": "waiting"}));
     let (status, error) = stage.call(&justice, Method::POST, CHAT, Some(scaled_down)).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(error["error"]["message"].as_str().unwrap().contains("scaled to 0 replicas"), "{error}");
 
-    let (status, error) = stage.call(&interior, Method::POST, CHAT, Some(prompt(json!({"tempo": 1})))).await;
+    let (status, error) = stage.call(&interior, Method::POST, CHAT, Some(prompt(&json!({"tempo": 1})))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(
         error["error"],
@@ -277,7 +279,7 @@ async fn names_are_known_only_in_their_tenant_and_errors_have_openai_shape() {
     );
     let url = format!("{}{CHAT}", stage.public);
     let (status, error) =
-        tests::http::call(&stage.http, Method::POST, &url, Some("chy_wrong"), Some(prompt(json!({})))).await;
+        tests::http::call(&stage.http, Method::POST, &url, Some("chy_wrong"), Some(prompt(&json!({})))).await;
     assert_eq!((status, &error["error"]["type"]), (StatusCode::UNAUTHORIZED, &json!("authentication_error")));
     stage.stop().await;
 }

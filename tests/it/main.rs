@@ -1,6 +1,8 @@
 //! Tests across crates: the real PostgreSQL, the real router, the real
 //! processes, the real model. Run them with `cargo xtask test it`.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod batches;
 mod catalogue;
 mod fleet;

@@ -249,6 +249,8 @@ impl Stage {
 pub trait Script: Fn(&GenerateRequest) -> Vec<Step> + Send + Sync + 'static {}
 impl<F: Fn(&GenerateRequest) -> Vec<Step> + Send + Sync + 'static> Script for F {}
 
+type BoxedScript = Box<dyn Fn(&GenerateRequest) -> Vec<Step> + Send + Sync>;
+
 /// A step of an answer.
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -272,7 +274,7 @@ pub struct Worker {
 
 struct Inner {
     gateway_key: String,
-    script: Box<dyn Fn(&GenerateRequest) -> Vec<Step> + Send + Sync>,
+    script: BoxedScript,
     asked: AtomicUsize,
     hung_up: AtomicUsize,
 }

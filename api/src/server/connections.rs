@@ -11,7 +11,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
-use axum::http::Request;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Version};
 use futures_util::FutureExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -125,11 +126,16 @@ async fn connection(
 ) {
     let activity = Arc::new(Activity::default());
     let counted = activity.clone();
+    let stopping = draining.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let busy = Busy::new(counted.clone());
-        let router = router.clone();
+        let (router, stopping) = (router.clone(), stopping.clone());
         async move {
-            let response = router.oneshot(request.map(Body::new)).await?;
+            let http1 = request.version() < Version::HTTP_2;
+            let mut response = router.oneshot(request.map(Body::new)).await?;
+            if http1 && stopping.is_cancelled() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response.map(|body| Body::new(Counted { body, _busy: busy })))
         }
     });
@@ -141,6 +147,8 @@ async fn connection(
     loop {
         let changed = activity.changed.notified();
         tokio::select! {
+            // What has arrived is served before any time limit is looked at.
+            biased;
             result = &mut served => {
                 if let Err(e) = result {
                     tracing::debug!(error = e.to_string(), "A connection ended early");

@@ -119,30 +119,15 @@ async fn a_connection_that_was_accepted_before_the_stop_is_still_answered() {
     api.stopped().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn tmp_load() {
+#[tokio::test]
+async fn http2_is_spoken_without_tls() {
     let api = Api::start().await;
-    let addr = api.public;
-    let clients: Vec<_> = (0..16)
-        .map(|_| {
-            tokio::spawn(async move {
-                let (mut answered, mut reset) = (0, 0);
-                loop {
-                    let Ok(mut stream) = TcpStream::connect(addr).await else { return (answered, reset) };
-                    let _ = stream
-                        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                        .await;
-                    if rest(stream).await.starts_with("HTTP/1.1 200") { answered += 1 } else { reset += 1 }
-                }
-            })
-        })
-        .collect();
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let ask = async || {
+        let answer = client.get(format!("http://{}/healthz", api.public)).send().await.unwrap();
+        (answer.version(), answer.status().as_u16())
+    };
+    let answers = futures_util::future::join_all((0..200).map(|_| ask())).await;
+    assert!(answers.iter().all(|answer| *answer == (reqwest::Version::HTTP_2, 200)), "{answers:?}");
     api.stopped().await;
-    let mut total = (0, 0);
-    for client in clients {
-        let (answered, lost) = client.await.unwrap();
-        total = (total.0 + answered, total.1 + lost);
-    }
-    println!("{} requests answered, {} lost", total.0, total.1);
 }

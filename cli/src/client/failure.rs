@@ -39,7 +39,7 @@ pub fn is_passing(error: &anyhow::Error) -> bool {
     if let Some(refused) = error.downcast_ref::<Refused>() {
         return refused.status == StatusCode::TOO_MANY_REQUESTS || refused.status.is_server_error();
     }
-    error.chain().any(|cause| cause.is::<reqwest::Error>())
+    error.chain().any(<dyn std::error::Error>::is::<reqwest::Error>)
 }
 
 /// The answer, or the reason it gives for saying no.
@@ -63,7 +63,17 @@ fn detail(status: StatusCode, body: &Value) -> String {
         (StatusCode::INTERNAL_SERVER_ERROR, Some(request)) => {
             format!("{said}: the server's log has the cause under request {request}")
         }
-        _ => said.to_owned(),
+        _ => {
+            // What HTTP calls a parameter is an option here.
+            let said = said.replace("?tenant=SLUG", "--tenant SLUG").replace("?tenant", "--tenant");
+            match body["field"].as_str() {
+                // "must be …" says of what only in the field; whole sentences stand alone.
+                Some(field) if !said.contains(field) && !said.starts_with("the ") => {
+                    format!("{field} {said}")
+                }
+                _ => said,
+            }
+        }
     }
 }
 
@@ -79,6 +89,9 @@ mod tests {
         assert_eq!(detail(StatusCode::NOT_FOUND, &problem), "endpoint not found");
         let openai = json!({"error": {"message": "n must be 1"}});
         assert_eq!(detail(StatusCode::BAD_REQUEST, &openai), "n must be 1");
+        let field = json!({"detail": "belongs to a tenant: name it with ?tenant=SLUG", "field": "role"});
+        let said = detail(StatusCode::UNPROCESSABLE_ENTITY, &field);
+        assert_eq!(said, "role belongs to a tenant: name it with --tenant SLUG");
         assert!(detail(StatusCode::BAD_GATEWAY, &Value::Null).contains("502"));
     }
 }

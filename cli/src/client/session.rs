@@ -1,6 +1,6 @@
 //! Signing in, and keeping the session so that not every command has to.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use domain::{Clock, Timestamp};
@@ -37,7 +37,7 @@ pub(super) async fn token(
     let kept_in = password_file
         .file_name()
         .map(|name| password_file.with_file_name(format!(".session-of-{}", name.to_string_lossy())));
-    if !anew && let Some(token) = kept_in.as_ref().and_then(|path| kept(path, server, login)) {
+    if !anew && let Some(token) = kept_in.as_deref().and_then(|path| kept(path, server, login)) {
         return Ok(token);
     }
     let password = files::read_secret(password_file)?;
@@ -63,7 +63,7 @@ pub(super) async fn token(
     Ok(token)
 }
 
-fn kept(path: &PathBuf, server: &Url, login: &str) -> Option<String> {
+fn kept(path: &Path, server: &Url, login: &str) -> Option<String> {
     let kept: Kept = serde_json::from_str(&files::read_trimmed(path).ok()?).ok()?;
     let fits = kept.server == server.as_str() && kept.login == login;
     (fits && kept.expires_at > Clock::system().now() + MARGIN).then_some(kept.token)

@@ -18,11 +18,11 @@ use crate::{files, output};
 pub enum AccountsCommand {
     /// List the accounts of --tenant, or those of the platform.
     List,
-    /// Create one in the ministry that --tenant names.
+    /// Create one in the ministry that --tenant names, or for the platform.
     Create {
         /// What the person signs in with, e.g. `ada@interior`.
         name: String,
-        /// `tenant_admin` or `developer`.
+        /// `tenant_admin` or `developer`; `platform_admin` without --tenant.
         #[arg(long, default_value = "developer")]
         role: Role,
         /// Name for people [default: the login].

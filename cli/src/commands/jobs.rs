@@ -233,7 +233,7 @@ fn row(job: &Job) -> Vec<String> {
         format!("{} of {}", job.lines.completed, job.lines.total),
         job.lines.failed.to_string(),
         output::moment(job.created_at),
-        job.reason.clone().unwrap_or_default(),
+        watch::waits(job).unwrap_or_default(),
     ]
 }
 
@@ -247,7 +247,7 @@ fn fields(job: &Job) -> Vec<(&'static str, String)> {
         ("created", output::moment(job.created_at)),
         ("ended", output::moment_or_dash(job.ended_at)),
     ];
-    fields.extend(job.reason.clone().map(|reason| ("note", reason)));
+    fields.extend(watch::waits(job).map(|reason| ("note", reason)));
     fields.extend(job.output_file_id.map(|id| ("results", id.to_string())));
     fields.extend(job.error_file_id.map(|id| ("errors", id.to_string())));
     fields

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::console::Console;
 use super::installation::Installation;
+use crate::errors::NO_SPACE;
 use crate::roles::Role;
 
 /// Pauses between restarts: from, up to.
@@ -193,7 +194,7 @@ impl Supervised {
 
     fn give_up(&self, starts: u32, why: &str) -> String {
         let tail = last_lines(&self.log);
-        if tail.contains("No space left on device") {
+        if tail.contains(NO_SPACE) {
             return "the disk is full: free some space and run this again".to_owned();
         }
         format!(

@@ -115,9 +115,8 @@ impl Installation {
             Store::connect(&config.database.url()?, 1).await.context("cannot connect to the database")?;
         let outcome = api::bootstrap_admin(&store, &Clock::system(), ADMIN, &password).await;
         store.close().await;
-        match outcome.context("the administrator cannot be created")? {
-            api::AdminOutcome::Created => console.say(format!("Created the administrator {ADMIN}")),
-            _ => {}
+        if outcome.context("the administrator cannot be created")? == api::AdminOutcome::Created {
+            console.say(format!("Created the administrator {ADMIN}"));
         }
         Ok(())
     }

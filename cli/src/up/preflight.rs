@@ -21,6 +21,8 @@ const GGUF_MAGIC: &[u8; 4] = b"GGUF";
 const FIRST_RUN_BYTES: u64 = 512 << 20;
 /// Room without which a start makes no sense.
 const LATER_RUN_BYTES: u64 = 64 << 20;
+/// A disk with less is full: nothing of ours fits any more.
+const FULL_BYTES: u64 = 16 << 20;
 
 /// Models whose content is known, so that a damaged download is named here
 /// and not when an engine cannot load it.
@@ -81,12 +83,29 @@ fn read_magic(file: &mut File, magic: &mut [u8; 4]) -> Option<()> {
     file.read_exact(magic).ok()
 }
 
-fn ensure_room(folder: &Path, needed: u64) -> Result<()> {
+/// What went wrong, or that the disk is full, if it is: then that is why.
+pub fn explain(error: anyhow::Error, folder: Option<&Folder>) -> anyhow::Error {
+    let Some(folder) = folder.map(Folder::given) else { return error };
+    match free_bytes(folder) {
+        Ok(free) if free < FULL_BYTES => {
+            let sentence = format!(
+                "the disk that holds {} is full: free some space and run this again",
+                folder.display()
+            );
+            error.context(sentence)
+        }
+        _ => error,
+    }
+}
+
+fn free_bytes(folder: &Path) -> Result<u64> {
     let found = nix::sys::statvfs::statvfs(folder)
         .with_context(|| format!("cannot ask for the free space of {}", folder.display()))?;
-    // The types of both differ between platforms.
-    #[expect(clippy::useless_conversion, reason = "not everywhere 64 bits")]
-    let free = u64::from(found.blocks_available()) * u64::from(found.fragment_size());
+    Ok(found.blocks_available() * found.fragment_size())
+}
+
+fn ensure_room(folder: &Path, needed: u64) -> Result<()> {
+    let free = free_bytes(folder)?;
     if free < needed {
         bail!(
             "the disk that holds {} has {} free and {} are needed: free some space, or choose another place with --data-dir",

@@ -65,7 +65,7 @@ pub async fn wait_for_prompt(client: &Client, children: &Children, console: &Con
             }
             if Instant::now() >= ask_again {
                 ask_again = Instant::now() + REASON_POLL;
-                if let Some(why) = failing.look_at(endpoint_reason(client).await, Instant::now()) {
+                if let Some(why) = failing.look_at(endpoint_reason(client).await.as_deref(), Instant::now()) {
                     bail!("the sample model cannot be served: {why}");
                 }
             }
@@ -94,8 +94,8 @@ struct Failing(Option<(String, Instant)>);
 
 impl Failing {
     /// The failure, once it has been the same for a while.
-    fn look_at(&mut self, reason: Option<String>, now: Instant) -> Option<String> {
-        let why = reason.as_deref().and_then(|reason| reason.split_once(RESTARTED_IN)).map(|(why, _)| why);
+    fn look_at(&mut self, reason: Option<&str>, now: Instant) -> Option<String> {
+        let why = reason.and_then(|reason| reason.split_once(RESTARTED_IN)).map(|(why, _)| why);
         match (&self.0, why) {
             (_, None) => self.0 = None,
             (Some((same, since)), Some(why)) if same == why => {
@@ -114,12 +114,12 @@ mod tests {
     #[test]
     fn only_a_failure_that_stays_is_final() {
         let (mut failing, start) = (Failing::default(), Instant::now());
-        let failed = |delay: &str| Some(format!("model.gguf is damaged{RESTARTED_IN}{delay}"));
-        assert_eq!(failing.look_at(Some("loading 98 MB".to_owned()), start), None);
-        assert_eq!(failing.look_at(Some("loading 98 MB".to_owned()), start + FAILING_LIMIT), None);
-        assert_eq!(failing.look_at(failed("1 s"), start), None);
-        assert_eq!(failing.look_at(failed("2 s"), start + FAILING_LIMIT / 2), None);
-        let why = failing.look_at(failed("4 s"), start + FAILING_LIMIT);
+        let failed = |delay: &str| format!("model.gguf is damaged{RESTARTED_IN}{delay}");
+        assert_eq!(failing.look_at(Some("loading 98 MB"), start), None);
+        assert_eq!(failing.look_at(Some("loading 98 MB"), start + FAILING_LIMIT), None);
+        assert_eq!(failing.look_at(Some(&failed("1 s")), start), None);
+        assert_eq!(failing.look_at(Some(&failed("2 s")), start + FAILING_LIMIT / 2), None);
+        let why = failing.look_at(Some(&failed("4 s")), start + FAILING_LIMIT);
         assert_eq!(why.as_deref(), Some("model.gguf is damaged"));
     }
 }

@@ -162,3 +162,14 @@ fn memory_of_the_past_is_bounded() {
     }
     assert_eq!((gone.order.len(), gone.generations.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
 }
+
+#[test]
+fn a_late_end_of_a_former_generation_does_not_open_the_way_for_a_later_one_again() {
+    let mut actual = Actual::default();
+    actual.gone.remember(id(1), 2);
+    actual.gone.remember(id(1), 1);
+    assert_eq!(
+        reconcile(&actual, &desired(1, vec![placement(1, 2, false)])),
+        [Action::SayEnded(placement(1, 2, false))]
+    );
+}

@@ -89,7 +89,7 @@ impl Progress {
         self.bar.set_message(what.clone());
         self.bar.tick();
         if self.bar.is_hidden() && self.shown.is_none_or(|at| at.elapsed() > LINE_EVERY) {
-            let line = format!("{done}/{} lines  {what}", counts.total);
+            let line = format!("{done}/{} lines  {what}", counts.total).trim_end().to_owned();
             if line != self.last_line {
                 note(&line);
                 self.last_line = line;
@@ -118,9 +118,18 @@ fn words(job: &Job) -> String {
         words.push(format!("{} failed", job.lines.failed));
     }
     match job.state {
-        JobState::InProgress => words.extend(job.reason.clone()),
+        JobState::InProgress => words.extend(waits(job)),
         JobState::Completed => {}
         state => words.push(state.as_str().to_owned()),
     }
     words.join(", ")
+}
+
+/// Why it waits and at which place, if it does.
+pub fn waits(job: &Job) -> Option<String> {
+    let reason = job.reason.as_ref()?;
+    Some(match job.position {
+        Some(position) if position > 1 => format!("{reason} (place {position})"),
+        _ => reason.clone(),
+    })
 }
