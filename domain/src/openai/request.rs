@@ -122,7 +122,7 @@ pub struct ChatMessage {
 pub enum ChatContent {
     /// The text.
     Text(String),
-    /// Parts, joined by line breaks.
+    /// Parts, one after the other.
     Parts(Vec<ContentPart>),
 }
 
@@ -331,7 +331,7 @@ fn content_parts(message: usize, parts: Vec<Value>) -> Result<String, InvalidReq
         texts.push(fields.require::<String>("text", "a string")?);
         fields.finish()?;
     }
-    Ok(texts.join("\n"))
+    Ok(texts.concat())
 }
 
 fn prompt(fields: &mut Fields) -> Result<String, InvalidRequest> {

@@ -94,7 +94,7 @@ fn content_is_text_or_parts_of_text() {
         {"role": "user", "content": "c", "name": "someone"},
     ]}));
     let Input::Chat(messages) = parse(Operation::ChatCompletions, body).unwrap().input else { panic!() };
-    assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("system", "a\nb"));
+    assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("system", "ab"));
     for (bad, param) in [
         (json!([{"role": "user"}]), "messages[0].content"),
         (json!([{"role": "wizard", "content": "x"}]), "messages[0].role"),
