@@ -97,7 +97,11 @@ fn checks(found: std::result::Result<Summary, StoreError>) -> Vec<Check> {
         Ok(found) => found,
         Err(e) => {
             tracing::warn!(error = chain(&e), "The database does not answer");
-            return vec![Check { name: "Database", ok: false, detail: "the database does not answer".to_owned() }];
+            return vec![Check {
+                name: "Database",
+                ok: false,
+                detail: "the database does not answer".to_owned(),
+            }];
         }
     };
     let workers = match found.live_workers {
@@ -125,7 +129,12 @@ mod tests {
     #[test]
     fn what_is_missing_is_said_in_words() {
         let found = |live_workers, endpoints, ready_endpoints, why: Option<&str>| {
-            checks(Ok(Summary { live_workers, endpoints, ready_endpoints, waits_because: why.map(str::to_owned) }))
+            checks(Ok(Summary {
+                live_workers,
+                endpoints,
+                ready_endpoints,
+                waits_because: why.map(str::to_owned),
+            }))
         };
         assert!(found(1, 2, 1, None).iter().all(|c| c.ok));
         let waiting = found(1, 1, 0, Some("model.gguf is damaged"));

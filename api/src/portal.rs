@@ -64,7 +64,11 @@ fn asset(path: &str, request: &HeaderMap) -> Response {
     // Weak, because the same page also goes out compressed.
     let tag = format!("W/\"{}\"", hex::encode(metadata.sha256_hash()));
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_str(metadata.mimetype()).unwrap_or(HeaderValue::from_static("application/octet-stream"))),
+        (
+            CONTENT_TYPE,
+            HeaderValue::from_str(metadata.mimetype())
+                .unwrap_or(HeaderValue::from_static("application/octet-stream")),
+        ),
         (CACHE_CONTROL, REVALIDATE),
         (ETAG, HeaderValue::from_str(&tag).expect("hexadecimal digits")),
     ];

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::accelerators::ResourceRequest;
-use crate::{
-    DeviceId, EndpointId, JobId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId,
-};
+use crate::{DeviceId, EndpointId, JobId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 
 /// What a workload is part of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkloadOwner {
     /// A replica of an endpoint.

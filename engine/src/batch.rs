@@ -237,8 +237,7 @@ impl Worker {
     fn plan(&self) -> Vec<usize> {
         let somebody_waits = self.active.iter().any(|s| s.priority == Priority::Interactive);
         let batch_turn = self.steps.is_multiple_of(BATCH_TURN);
-        let takes_part =
-            |s: &Sequence| s.priority == Priority::Interactive || !somebody_waits || batch_turn;
+        let takes_part = |s: &Sequence| s.priority == Priority::Interactive || !somebody_waits || batch_turn;
         let mut plan: Vec<usize> =
             self.active.iter().map(|s| usize::from(takes_part(s) && s.prompt_left() == 0)).collect();
         let generate = plan.contains(&1);

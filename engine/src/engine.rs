@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::EngineError;
 use crate::batch::{Limits, Load, Queue, Worker};
 use crate::events::{Events, channel};
 use crate::gguf::Gguf;
@@ -18,7 +19,6 @@ use crate::sampling;
 use crate::sequence::Waiting;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
-use crate::EngineError;
 
 /// Longest stop string, in bytes.
 pub const MAX_STOP_BYTES: usize = 256;
@@ -139,7 +139,10 @@ impl Engine {
             .name("engine-model".to_owned())
             .spawn(|| worker.run())
             .map_err(|source| EngineError::System { what: "start the model's thread", source })?;
-        #[expect(clippy::disallowed_methods, reason = "the engine's only source of randomness, if none is given")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the engine's only source of randomness, if none is given"
+        )]
         let seed = options.seed.unwrap_or_else(rand::random);
         Ok(Self {
             info,
@@ -233,7 +236,9 @@ impl Engine {
         sampling::check(&request.sampling).map_err(invalid)?;
         if request.stop.len() > MAX_STOP_STRINGS {
             let n = request.stop.len();
-            return Err(invalid(format!("there are {n} stop strings; at most {MAX_STOP_STRINGS} are allowed")));
+            return Err(invalid(format!(
+                "there are {n} stop strings; at most {MAX_STOP_STRINGS} are allowed"
+            )));
         }
         if request.stop.iter().any(|s| s.is_empty() || s.len() > MAX_STOP_BYTES) {
             return Err(invalid(format!("a stop string must have from 1 to {MAX_STOP_BYTES} bytes")));

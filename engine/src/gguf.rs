@@ -24,8 +24,7 @@ pub struct Gguf {
 impl Gguf {
     /// Reads the header: metadata and the table of tensors, not their data.
     pub fn open(path: &Path) -> Result<Self, EngineError> {
-        let file =
-            File::open(path).map_err(|source| EngineError::Read { path: path.to_owned(), source })?;
+        let file = File::open(path).map_err(|source| EngineError::Read { path: path.to_owned(), source })?;
         let mut reader = BufReader::new(file);
         let content = Content::read(&mut reader)
             .map_err(|e| EngineError::Damaged { path: path.to_owned(), reason: reason(&e) })?;

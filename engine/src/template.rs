@@ -156,7 +156,8 @@ mod tests {
     fn render(source: &str, messages: &[(&str, &str)]) -> Result<String, String> {
         let tokenizer = Tokenizer::for_tests();
         let template = ChatTemplate::new(source, "<s>".to_owned(), "</s>".to_owned()).unwrap();
-        let message = |&(role, content): &(&str, &str)| Message { role: role.into(), content: content.into() };
+        let message =
+            |&(role, content): &(&str, &str)| Message { role: role.into(), content: content.into() };
         let messages: Vec<Message> = messages.iter().map(message).collect();
         let rendered = template.render(&messages, &tokenizer)?;
         Ok(rendered.text.replace(rendered.guard, "¦"))

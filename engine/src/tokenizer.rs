@@ -31,8 +31,15 @@ const LLAMA3: &str = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])
 
 /// Names of tokens that end an answer, besides the one that the file names: files
 /// often name only one of several.
-const END_NAMES: &[&str] =
-    &["<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>"];
+const END_NAMES: &[&str] = &[
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+];
 
 /// llama.cpp's token types, as far as they matter.
 mod kind {
@@ -389,7 +396,8 @@ mod tests {
     #[test]
     fn text_survives_the_round_trip() {
         let tokenizer = Tokenizer::for_tests();
-        for text in ["hello", " hello\n\n  hello", "été 你好 👋🏽", "a<tool>b", "<|im_end|>", "\u{0}\t~", ""] {
+        for text in ["hello", " hello\n\n  hello", "été 你好 👋🏽", "a<tool>b", "<|im_end|>", "\u{0}\t~", ""]
+        {
             let ids = tokenizer.encode_text(text).unwrap();
             let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id)).copied().collect();
             assert_eq!(String::from_utf8(bytes).unwrap(), text);
@@ -431,14 +439,16 @@ mod tests {
     #[test]
     fn unknown_rules_are_refused() {
         let error = tokenizer("deepseek-llm", &[], &[]).err().unwrap().to_string();
-        let expected = "the tokenizer's splitting rule `deepseek-llm` is not supported; supported: smollm, llama-bpe";
+        let expected =
+            "the tokenizer's splitting rule `deepseek-llm` is not supported; supported: smollm, llama-bpe";
         assert!(error.starts_with(expected), "{error}");
     }
 
     #[test]
     fn contradictory_vocabularies_are_refused() {
         let tokens = vec!["a", "b"];
-        let parts = |kinds, eos| Parts { split: "gpt2", tokens: tokens.clone(), kinds, eos, ..Parts::default() };
+        let parts =
+            |kinds, eos| Parts { split: "gpt2", tokens: tokens.clone(), kinds, eos, ..Parts::default() };
         assert!(Tokenizer::new(&parts(vec![1], None)).is_err());
         assert!(Tokenizer::new(&parts(vec![1, 1], Some(2))).is_err());
         assert!(Tokenizer::new(&parts(vec![1, 1], Some(1))).is_ok());

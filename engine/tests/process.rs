@@ -103,7 +103,7 @@ fn it_says_when_it_is_ready_and_ends_when_asked() {
     // SIGINT is the parent's affair; SIGTERM lets the request in flight be answered.
     process.signal(Signal::SIGINT);
     let mut events = Vec::new();
-    client::generate(&process.socket, &endless(20), |event| {
+    client::generate(&process.socket, &endless(4), |event| {
         if events.is_empty() {
             process.signal(Signal::SIGTERM);
         }
@@ -111,7 +111,7 @@ fn it_says_when_it_is_ready_and_ends_when_asked() {
         ControlFlow::Continue(())
     })
     .unwrap();
-    assert_eq!(collect(events).unwrap().counts.completion_tokens, 20);
+    assert_eq!(collect(events).unwrap().counts.completion_tokens, 4);
     assert_eq!(process.end(), (Some(0), String::new()));
     assert!(!process.socket.exists());
 }

@@ -23,9 +23,10 @@ impl Store {
     /// Connects, with at most `connections` at a time.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse()?;
-        let options = options
-            .application_name("chancery")
-            .options([("statement_timeout", STATEMENT_TIMEOUT), ("idle_in_transaction_session_timeout", "60s")]);
+        let options = options.application_name("chancery").options([
+            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("idle_in_transaction_session_timeout", "60s"),
+        ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -44,7 +45,9 @@ impl Store {
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
         let mut tx = self.pool.begin().await?;
         query!("SET LOCAL ROLE chancery_tenant").execute(&mut *tx).await?;
-        query!("SELECT set_config('chancery.tenant', $1, true)", tenant.to_string()).fetch_one(&mut *tx).await?;
+        query!("SELECT set_config('chancery.tenant', $1, true)", tenant.to_string())
+            .fetch_one(&mut *tx)
+            .await?;
         Ok(TenantTx { tx, tenant })
     }
 

@@ -5,7 +5,8 @@ use sqlx::Row;
 use tests::database::{Database, rows};
 
 /// Tables that belong to no tenant.
-const SYSTEM_TABLES: &[&str] = &["_sqlx_migrations", "accelerator_classes", "devices", "leadership", "outbox", "sessions", "workers"];
+const SYSTEM_TABLES: &[&str] =
+    &["_sqlx_migrations", "accelerator_classes", "devices", "leadership", "outbox", "sessions", "workers"];
 /// Tables whose rows may also be shared by all tenants (`tenant_id` is null).
 const SHARED_TABLES: &[&str] = &["models", "model_versions", "model_files"];
 /// Unique over all tenants on purpose: random identifiers and hashes of random
@@ -46,7 +47,11 @@ async fn every_table_is_isolated() {
         assert!(table.get::<bool, _>("relrowsecurity"), "{name} has no row-level security");
         assert!(table.get::<bool, _>("relforcerowsecurity"), "{name} does not bind its owner");
         let has_tenant: bool = table.get("has_tenant");
-        assert_eq!(has_tenant || name == "tenants", !SYSTEM_TABLES.contains(&name), "{name} is on the wrong list");
+        assert_eq!(
+            has_tenant || name == "tenants",
+            !SYSTEM_TABLES.contains(&name),
+            "{name} is on the wrong list"
+        );
     }
 
     let column = |name: &str| if name == "tenants" { "id" } else { "tenant_id" };
@@ -78,7 +83,10 @@ async fn every_table_is_isolated() {
                 other => panic!("{name} has the unknown policy {other}"),
             }
         }
-        assert!(policies.iter().any(|p| p.get::<&str, _>("policyname") == "tenant_rows"), "{name} has no tenant policy");
+        assert!(
+            policies.iter().any(|p| p.get::<&str, _>("policyname") == "tenant_rows"),
+            "{name} has no tenant policy"
+        );
     }
     db.finish().await;
 }
@@ -100,12 +108,30 @@ async fn no_role_of_the_application_escapes() {
     assert!(!roles[0].get::<bool, _>("rolinherit"), "chancery_app has no rights until it takes a role");
 
     for (what, sql) in [
-        ("rights of chancery_app", "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee = 'chancery_app'"),
-        ("rights of everybody", "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee = 'PUBLIC' AND table_schema = 'public'"),
-        ("TRUNCATE, which ignores row-level security", "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee IN ('chancery_tenant', 'chancery_system') AND privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')"),
-        ("changes of what is append-only", "SELECT count(*) FROM information_schema.role_table_grants WHERE table_name IN ('audit_events', 'usage', 'results', 'model_versions', 'model_files') AND grantee IN ('chancery_tenant', 'chancery_system') AND privilege_type IN ('UPDATE', 'DELETE')"),
-        ("views without security_invoker", "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm') AND NOT coalesce(reloptions @> ARRAY['security_invoker=true'], false)"),
-        ("SECURITY DEFINER functions", "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef"),
+        (
+            "rights of chancery_app",
+            "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee = 'chancery_app'",
+        ),
+        (
+            "rights of everybody",
+            "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee = 'PUBLIC' AND table_schema = 'public'",
+        ),
+        (
+            "TRUNCATE, which ignores row-level security",
+            "SELECT count(*) FROM information_schema.role_table_grants WHERE grantee IN ('chancery_tenant', 'chancery_system') AND privilege_type IN ('TRUNCATE', 'REFERENCES', 'TRIGGER')",
+        ),
+        (
+            "changes of what is append-only",
+            "SELECT count(*) FROM information_schema.role_table_grants WHERE table_name IN ('audit_events', 'usage', 'results', 'model_versions', 'model_files') AND grantee IN ('chancery_tenant', 'chancery_system') AND privilege_type IN ('UPDATE', 'DELETE')",
+        ),
+        (
+            "views without security_invoker",
+            "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('v', 'm') AND NOT coalesce(reloptions @> ARRAY['security_invoker=true'], false)",
+        ),
+        (
+            "SECURITY DEFINER functions",
+            "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef",
+        ),
     ] {
         assert_eq!(db.count(sql).await, 0, "{what}");
     }
@@ -129,7 +155,9 @@ async fn uniques_and_references_name_the_tenant() {
         let (index, columns): (&str, Vec<String>) = (unique.get("index"), unique.get("columns"));
         let local = columns.contains(&"tenant_id".to_owned());
         // A value made at random tells another tenant nothing.
-        let random = columns.iter().all(|c| c == "id" || c == "version_id" || c == "path" || c == "model_id" || c == "digest");
+        let random = columns
+            .iter()
+            .all(|c| c == "id" || c == "version_id" || c == "path" || c == "model_id" || c == "digest");
         assert!(local || random || GLOBAL_UNIQUES.contains(&index), "{index} {columns:?} leaks over tenants");
     }
 

@@ -13,9 +13,15 @@ async fn two_tenants(db: &Database) -> [TenantId; 2] {
     for (i, tenant) in tenants.iter().enumerate() {
         for sql in [
             format!("INSERT INTO tenants VALUES ('{tenant}', 'tenant-{i}', 'Tenant {i}', now())"),
-            format!("INSERT INTO projects VALUES (gen_random_uuid(), '{tenant}', 'sandbox', 'Sandbox', now())"),
-            format!("INSERT INTO audit_events SELECT gen_random_uuid(), '{tenant}', now(), 'test', 'create', 'tenant:{tenant}', 'allowed', '{{}}'"),
-            format!("INSERT INTO audit_events SELECT gen_random_uuid(), '{tenant}', now(), 'test', 'create', 'project:' || id, 'allowed', '{{}}' FROM projects WHERE tenant_id = '{tenant}'"),
+            format!(
+                "INSERT INTO projects VALUES (gen_random_uuid(), '{tenant}', 'sandbox', 'Sandbox', now())"
+            ),
+            format!(
+                "INSERT INTO audit_events SELECT gen_random_uuid(), '{tenant}', now(), 'test', 'create', 'tenant:{tenant}', 'allowed', '{{}}'"
+            ),
+            format!(
+                "INSERT INTO audit_events SELECT gen_random_uuid(), '{tenant}', now(), 'test', 'create', 'project:' || id, 'allowed', '{{}}' FROM projects WHERE tenant_id = '{tenant}'"
+            ),
         ] {
             rows(&mut su, &sql).await.unwrap();
         }
@@ -45,12 +51,18 @@ async fn rows_cannot_be_written_for_another_tenant() {
         let mut app = db.app().await;
         rows(&mut app, &format!("SET ROLE {role}")).await.unwrap();
         if let Some(tenant) = tenant {
-            rows(&mut app, &format!("SELECT set_config('chancery.tenant', '{tenant}', false)")).await.unwrap();
+            rows(&mut app, &format!("SELECT set_config('chancery.tenant', '{tenant}', false)"))
+                .await
+                .unwrap();
         }
         for sql in [
-            format!("INSERT INTO projects VALUES (gen_random_uuid(), '{second}', 'planted', 'Planted', now())"),
+            format!(
+                "INSERT INTO projects VALUES (gen_random_uuid(), '{second}', 'planted', 'Planted', now())"
+            ),
             format!("UPDATE projects SET tenant_id = '{second}'"),
-            format!("INSERT INTO audit_events VALUES (gen_random_uuid(), '{second}', now(), 'x', 'x', 'x', 'allowed', '{{}}')"),
+            format!(
+                "INSERT INTO audit_events VALUES (gen_random_uuid(), '{second}', now(), 'x', 'x', 'x', 'allowed', '{{}}')"
+            ),
             "INSERT INTO models VALUES (gen_random_uuid(), NULL, 'in-the-catalogue', now())".to_owned(),
         ] {
             match rows(&mut app, &sql).await {
@@ -110,7 +122,7 @@ async fn abandoned_transactions_never_reach_another_tenant() {
     const OPERATIONS: usize = 2000;
     let db = Database::fresh().await;
     let tenants = two_tenants(&db).await;
-    let seed: u64 = rand::random();
+    let seed = TenantId::generate().0.as_u64_pair().1;
     println!("seed {seed}");
     let mut tasks = tokio::task::JoinSet::new();
     for (n, tenant) in tenants.into_iter().cycle().take(OPERATIONS).enumerate() {

@@ -39,7 +39,10 @@ async fn a_killed_worker_costs_no_line_of_a_batch() {
     })
     .await;
     let killed = up.kill("worker");
-    until("a new worker", BATCH_DEADLINE, async || (!up.pids("worker").is_empty() && !up.pids("worker").contains(&killed)).then_some(())).await;
+    until("a new worker", BATCH_DEADLINE, async || {
+        (!up.pids("worker").is_empty() && !up.pids("worker").contains(&killed)).then_some(())
+    })
+    .await;
 
     let output = tokio::time::timeout(BATCH_DEADLINE, client.wait_with_output()).await.unwrap().unwrap();
     assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), up.log());
@@ -55,7 +58,8 @@ async fn a_killed_engine_comes_back() {
         (up.pids("engine").len() == 1 && !up.pids("engine").contains(&killed)).then_some(())
     })
     .await;
-    until("an answer", Duration::from_secs(60), async || (ask(&up).await.0 == StatusCode::OK).then_some(())).await;
+    until("an answer", Duration::from_secs(60), async || (ask(&up).await.0 == StatusCode::OK).then_some(()))
+        .await;
     assert_eq!(up.pids("worker"), worker, "the worker lives on");
 }
 
@@ -79,7 +83,8 @@ async fn stop_and_start_keep_everything() {
     assert_eq!(status, StatusCode::OK, "the session lives on");
     assert_eq!(ask(&up).await.0, StatusCode::OK);
     let (_, tenants) = up.call(Method::GET, "/api/v1/tenants", Some(&admin), None).await;
-    let slugs: Vec<&str> = tenants["items"].as_array().unwrap().iter().filter_map(|t| t["slug"].as_str()).collect();
+    let slugs: Vec<&str> =
+        tenants["items"].as_array().unwrap().iter().filter_map(|t| t["slug"].as_str()).collect();
     assert_eq!(slugs.iter().filter(|s| **s == "interior").count(), 1, "{slugs:?}");
 }
 
@@ -119,7 +124,8 @@ async fn a_second_ministry_sees_nothing_of_the_first() {
     for list in ["endpoints", "jobs", "files", "usage"] {
         let (_, items) = up.call(Method::GET, &format!("/api/v1/{list}"), Some(&stranger), None).await;
         assert_eq!(items["items"], json!([]), "{list}");
-        let (_, items) = up.call(Method::GET, &format!("/api/v1/{list}?tenant=interior"), Some(&stranger), None).await;
+        let (_, items) =
+            up.call(Method::GET, &format!("/api/v1/{list}?tenant=interior"), Some(&stranger), None).await;
         assert!(items["items"].as_array().is_none_or(Vec::is_empty), "{list}: {items}");
     }
     let models = up.call(Method::GET, "/v1/models", Some(&stranger), None).await;
@@ -137,11 +143,21 @@ async fn ministry(up: &Installation, admin: &str, slug: &str) -> String {
         .await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
     let (status, answer) = up
-        .call(Method::POST, &format!("/api/v1/projects?tenant={slug}"), Some(admin), Some(json!({"slug": "p", "name": "P"})))
+        .call(
+            Method::POST,
+            &format!("/api/v1/projects?tenant={slug}"),
+            Some(admin),
+            Some(json!({"slug": "p", "name": "P"})),
+        )
         .await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
     let (status, answer) = up
-        .call(Method::POST, &format!("/api/v1/api-keys?tenant={slug}"), Some(admin), Some(json!({"project": "p", "name": "test"})))
+        .call(
+            Method::POST,
+            &format!("/api/v1/api-keys?tenant={slug}"),
+            Some(admin),
+            Some(json!({"project": "p", "name": "test"})),
+        )
         .await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
     answer["secret"].as_str().expect("the secret is shown once").to_owned()
@@ -152,7 +168,8 @@ async fn ask(up: &Installation) -> (StatusCode, Value) {
 }
 
 async fn ask_with(up: &Installation, key: &str) -> (StatusCode, Value) {
-    let body = json!({"model": "smollm2", "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 4});
+    let body =
+        json!({"model": "smollm2", "messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 4});
     up.call(Method::POST, "/v1/chat/completions", Some(key), Some(body)).await
 }
 

@@ -48,7 +48,9 @@ impl Database {
             .await;
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut conn = PgConnection::connect(&superuser_url("postgres")).await.expect("the server answers");
-        store::migrate::create_database(&mut conn, &name, Some(TEMPLATE)).await.expect("a database is created");
+        store::migrate::create_database(&mut conn, &name, Some(TEMPLATE))
+            .await
+            .expect("a database is created");
         let store = Store::connect(&role_url("chancery_app", APP_PASSWORD, &name), CONNECTIONS)
             .await
             .expect("the application role can log in");
@@ -63,12 +65,16 @@ impl Database {
 
     /// A connection as the role that owns the tables.
     pub async fn owner(&self) -> PgConnection {
-        PgConnection::connect(&role_url("chancery_owner", OWNER_PASSWORD, &self.name)).await.expect("the owner logs in")
+        PgConnection::connect(&role_url("chancery_owner", OWNER_PASSWORD, &self.name))
+            .await
+            .expect("the owner logs in")
     }
 
     /// A connection as the role that processes log in as.
     pub async fn app(&self) -> PgConnection {
-        PgConnection::connect(&role_url("chancery_app", APP_PASSWORD, &self.name)).await.expect("the app logs in")
+        PgConnection::connect(&role_url("chancery_app", APP_PASSWORD, &self.name))
+            .await
+            .expect("the app logs in")
     }
 
     /// One number, seen by the superuser.

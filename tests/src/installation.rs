@@ -148,7 +148,12 @@ impl Installation {
     pub async fn admin(&self) -> String {
         let password = secret(&self.data_dir().join("admin-password"));
         let answer = self
-            .call(reqwest::Method::POST, "/api/v1/sessions", None, Some(json!({"login": "admin@localhost", "password": password})))
+            .call(
+                reqwest::Method::POST,
+                "/api/v1/sessions",
+                None,
+                Some(json!({"login": "admin@localhost", "password": password})),
+            )
             .await;
         assert_eq!(answer.0, StatusCode::CREATED, "{}", answer.1);
         answer.1["token"].as_str().expect("a token").to_owned()

@@ -144,4 +144,3 @@ pub fn schedule(db: &Database, objects: &Objects, shutdown: &CancellationToken) 
     let shutdown = shutdown.clone();
     tokio::spawn(async move { scheduler::run(scheduler::Settings::default(), deps, shutdown).await.unwrap() })
 }
-

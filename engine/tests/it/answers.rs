@@ -41,19 +41,22 @@ fn is_started(event: &Event) -> bool {
 
 #[test]
 fn answers_are_counted_and_end() {
-    let capital = ask("even", 1000);
-    assert_eq!(capital.counts.prompt_tokens as usize, case("even").prompt_ids.len());
-    assert!(capital.text.starts_with("Here is the list of even numbers") || capital.text.contains("4, 6, 8"));
-    let short = ask("even", 5);
-    assert_eq!((short.reason, short.counts.completion_tokens), (FinishReason::Length, 5));
-    assert!(capital.text.starts_with(&short.text));
+    let capital = chat(&[("user", "What is the capital of Kenya?")]);
+    let whole = read(engine().generate(greedy(capital.clone(), 100)));
+    assert_eq!(whole.text, "The capital of Kenya is Nairobi.");
+    assert_eq!(
+        (whole.reason, whole.counts.prompt_tokens, whole.counts.completion_tokens),
+        (FinishReason::Stop, 37, 7)
+    );
+    let short = read(engine().generate(greedy(capital, 3)));
+    assert_eq!((short.text.as_str(), short.reason), ("The capital of", FinishReason::Length));
 }
 
 #[test]
 fn together_they_answer_as_alone() {
-    let names = ["count", "even", "fibonacci", "factorial", "sql"];
-    let alone: Vec<Answer> = names.iter().map(|name| ask(name, 32)).collect();
-    let request = |name: &&str| greedy(Input::Chat(case(name).messages.clone()), 32);
+    let names = ["count", "even", "fibonacci", "factorial"];
+    let alone: Vec<Answer> = names.iter().map(|name| ask(name, 20)).collect();
+    let request = |name: &&str| greedy(Input::Chat(case(name).messages.clone()), 20);
     let asked: Vec<Events> = names.iter().map(|name| engine().generate(request(name))).collect();
     let together: Vec<Answer> = asked.into_iter().map(read).collect();
     assert_eq!(together, alone);
@@ -62,9 +65,9 @@ fn together_they_answer_as_alone() {
 #[test]
 fn requests_interleave_token_by_token() {
     let log = Mutex::new(Vec::new());
-    let mut first = engine().generate(endless(200));
+    let mut first = engine().generate(endless(60));
     skip_to(&mut first, is_text);
-    let second = engine().generate(endless(10));
+    let second = engine().generate(endless(8));
     std::thread::scope(|scope| {
         for (name, events) in [("first", first), ("second", second)] {
             let log = &log;
@@ -72,7 +75,8 @@ fn requests_interleave_token_by_token() {
         }
     });
     let log = log.into_inner().unwrap();
-    let ended = |name| log.iter().position(|(n, e)| *n == name && matches!(e, Event::Finished { .. })).unwrap();
+    let ended =
+        |name| log.iter().position(|(n, e)| *n == name && matches!(e, Event::Finished { .. })).unwrap();
     assert!(ended("second") < ended("first"), "the second request waited for the first");
     let start = log.iter().position(|(n, e)| *n == "second" && is_text(e)).unwrap();
     let between = log[start..ended("second")].iter().filter(|(n, _)| *n == "first").count();
@@ -84,7 +88,7 @@ fn a_long_prompt_does_not_stop_others() {
     let engine = small(4, 4);
     let mut first = engine.generate(endless(2000));
     skip_to(&mut first, is_text);
-    let words = "river ".repeat(600);
+    let words = "river ".repeat(300);
     let mut second = engine.generate(greedy(Input::Text(words), 1));
     skip_to(&mut second, is_started);
     let log = Mutex::new(Vec::new());
@@ -101,13 +105,13 @@ fn a_long_prompt_does_not_stop_others() {
         }
     });
     let meanwhile = log.into_inner().unwrap().len();
-    assert!(meanwhile >= 15, "only {meanwhile} tokens of the first while the second's prompt was read");
+    assert!(meanwhile >= 8, "only {meanwhile} tokens of the first while the second's prompt was read");
 }
 
 #[test]
 fn interactive_goes_before_batch() {
     let engine = small(1, 8);
-    let mut running = engine.generate(endless(30));
+    let mut running = engine.generate(endless(10));
     skip_to(&mut running, is_started);
     let queued = engine.generate(batch(endless(3)));
     let interactive = engine.generate(endless(3));
@@ -129,13 +133,13 @@ fn interactive_goes_before_batch() {
 #[test]
 fn batch_work_leaves_a_place_and_goes_on_slowly() {
     let engine = small(2, 8);
-    let ask = || engine.generate(batch(endless(40)));
+    let ask = || engine.generate(batch(endless(12)));
     let (first, second) = (ask(), ask());
     assert!(engine.wait_until(DEADLINE, |s| (s.active, s.waiting) == (1, 1)));
-    let interactive = read(engine.generate(endless(20)));
-    assert_eq!(interactive.counts.completion_tokens, 20);
+    let interactive = read(engine.generate(endless(10)));
+    assert_eq!(interactive.counts.completion_tokens, 10);
     for events in [first, second] {
-        assert_eq!(read(events).counts.completion_tokens, 40);
+        assert_eq!(read(events).counts.completion_tokens, 12);
     }
 }
 
@@ -160,7 +164,10 @@ fn too_many_are_refused_at_once() {
     skip_to(&mut first, is_text);
     let waiting = [engine.generate(batch(endless(1))), engine.generate(endless(1))];
     let (kind, message) = failure(engine.generate(endless(1)));
-    assert_eq!((kind, message.as_str()), (FailureKind::Overloaded, "2 requests wait already; try again later"));
+    assert_eq!(
+        (kind, message.as_str()),
+        (FailureKind::Overloaded, "2 requests wait already; try again later")
+    );
     // Who hangs up while waiting makes room.
     let [queued, interactive] = waiting;
     drop(interactive);
@@ -181,10 +188,11 @@ fn memory_for_caches_bounds_what_is_active() {
     assert_eq!(engine.info().context_length, 300);
     let mut first = engine.generate(endless(200));
     skip_to(&mut first, is_text);
-    let second = engine.generate(endless(100));
+    let mut second = engine.generate(endless(120));
     assert_eq!((engine.status().active, engine.status().waiting), (1, 1));
     drop(first);
-    assert_eq!(read(second).counts.completion_tokens, 100);
+    // It starts once the first is gone; its end is not the point.
+    skip_to(&mut second, is_text);
 }
 
 #[test]

@@ -30,7 +30,8 @@ impl Tiny {
     fn new() -> Self {
         let text = |s: &str| Value::String(s.to_owned());
         let list = |values: Vec<Value>| Value::Array(values);
-        let mut characters: Vec<char> = ('!'..='~').chain('\u{A1}'..='\u{AC}').chain('\u{AE}'..='\u{FF}').collect();
+        let mut characters: Vec<char> =
+            ('!'..='~').chain('\u{A1}'..='\u{AC}').chain('\u{AE}'..='\u{FF}').collect();
         characters.extend('\u{100}'..='\u{143}');
         let mut tokens: Vec<String> = characters.into_iter().map(String::from).collect();
         tokens.push("<|end|>".to_owned());
@@ -62,7 +63,8 @@ impl Tiny {
         tiny.random("output", &[count, HIDDEN], GgmlDType::Q8_0);
         tiny.random("output_norm", &[HIDDEN], GgmlDType::F32);
         for i in 0..2 {
-            let mut add = |name: &str, shape: &[usize], kind| tiny.random(&format!("blk.{i}.{name}"), shape, kind);
+            let mut add =
+                |name: &str, shape: &[usize], kind| tiny.random(&format!("blk.{i}.{name}"), shape, kind);
             add("attn_norm", &[HIDDEN], GgmlDType::F32);
             add("attn_q", &[HEADS * dim, HIDDEN], GgmlDType::Q8_0);
             add("attn_k", &[KV_HEADS * dim, HIDDEN], GgmlDType::Q8_0);
@@ -135,17 +137,37 @@ fn damaged_files_are_one_clear_sentence() {
 fn foreign_models_are_refused_by_name() {
     let text = |s: &str| Some(Value::String(s.to_owned()));
     let cases = [
-        ("general.architecture", text("gemma3"), "the model architecture `gemma3` is not supported; supported: llama"),
+        (
+            "general.architecture",
+            text("gemma3"),
+            "the model architecture `gemma3` is not supported; supported: llama",
+        ),
         ("general.architecture", None, "the model file has no metadata key `general.architecture`"),
         ("tokenizer.ggml.model", text("llama"), "the tokenizer `llama` is not supported; supported: gpt2"),
         ("tokenizer.ggml.pre", text("qwen2"), "the tokenizer's splitting rule `qwen2` is not supported"),
         ("llama.rope.scaling.type", text("yarn"), "the position scaling `yarn` is not supported"),
         ("llama.block_count", None, "the model file has no metadata key `llama.block_count`"),
         ("llama.block_count", Some(Value::U32(3)), "the model file has no tensor `blk.2.attn_norm.weight`"),
-        ("llama.block_count", text("two"), "the model file's metadata key `llama.block_count` is not a whole number"),
-        ("llama.attention.head_count_kv", Some(Value::U32(3)), "the model file's metadata key `llama.attention.head_count_kv` does not divide"),
-        ("llama.rope.dimension_count", Some(Value::U32(8)), "the model file's metadata key `llama.rope.dimension_count` is not the width"),
-        ("tokenizer.ggml.eos_token_id", Some(Value::U32(999)), "the model's vocabulary cannot be used: token 999 is named"),
+        (
+            "llama.block_count",
+            text("two"),
+            "the model file's metadata key `llama.block_count` is not a whole number",
+        ),
+        (
+            "llama.attention.head_count_kv",
+            Some(Value::U32(3)),
+            "the model file's metadata key `llama.attention.head_count_kv` does not divide",
+        ),
+        (
+            "llama.rope.dimension_count",
+            Some(Value::U32(8)),
+            "the model file's metadata key `llama.rope.dimension_count` is not the width",
+        ),
+        (
+            "tokenizer.ggml.eos_token_id",
+            Some(Value::U32(999)),
+            "the model's vocabulary cannot be used: token 999 is named",
+        ),
         ("tokenizer.chat_template", text("{% if %}"), "the model's chat template cannot be used: "),
     ];
     for (key, value, expected) in cases {
@@ -153,7 +175,10 @@ fn foreign_models_are_refused_by_name() {
         assert!(error.starts_with(expected), "{key}: {error}");
     }
     let wide = Tiny::new().set("llama.feed_forward_length", Some(Value::U32(64))).error();
-    assert!(wide.contains("tensor `blk.0.ffn_gate.weight` is [96, 64], but the metadata makes it [64, 64]"), "{wide}");
+    assert!(
+        wide.contains("tensor `blk.0.ffn_gate.weight` is [96, 64], but the metadata makes it [64, 64]"),
+        "{wide}"
+    );
 }
 
 #[test]
@@ -172,7 +197,10 @@ fn an_untied_mixed_model_without_a_template_continues_text() {
 fn too_little_memory_for_a_context_is_said_at_once() {
     let options = EngineOptions { kv_bytes: 1000, ..EngineOptions::default() };
     let error = Engine::load(&Tiny::new().write(), &options).err().unwrap().to_string();
-    assert!(error.contains("give the engine more cache memory (512 bytes are needed for each token)"), "{error}");
+    assert!(
+        error.contains("give the engine more cache memory (512 bytes are needed for each token)"),
+        "{error}"
+    );
 }
 
 /// However a prompt is cut, and whatever runs beside it, its logits are the same.
@@ -198,7 +226,9 @@ fn pieces_and_neighbours_change_nothing() {
         row.swap_remove(0)
     };
     let whole = run(&[0, 100], false);
-    for (cuts, neighbour) in [(vec![0, 100], true), (vec![0, 1, 2, 50, 99, 100], false), ((0..=100).collect(), true)] {
+    for (cuts, neighbour) in
+        [(vec![0, 100], true), (vec![0, 1, 2, 50, 99, 100], false), ((0..=100).collect(), true)]
+    {
         let other = run(&cuts, neighbour);
         let worst = whole.iter().zip(&other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-3, "{cuts:?}: logits differ by {worst}");

@@ -10,7 +10,7 @@ use crate::support::{Case, engine, model_path, reference};
 const SAME: f32 = 0.02;
 /// Rounding activations to 8 bits moves logits; when the two best are nearer than
 /// this in float32, engines may choose differently, and their answers then part.
-const NEAR_TIE: f32 = 0.9;
+const NEAR_TIE: f32 = 0.6;
 
 fn load(precision: Precision) -> Model {
     let mut gguf = Gguf::open(&model_path()).unwrap();
@@ -62,59 +62,47 @@ fn prompts_have_the_tokens_that_llama_cpp_gives_them() {
 #[test]
 fn in_float32_the_model_is_the_reference() {
     let model = load(Precision::Full);
-    for case in reference().cases.iter().step_by(2) {
+    for case in reference().cases.iter().skip(1).step_by(4) {
         for (at, logits) in forced(&model, case).into_iter().enumerate() {
             let (expected, gap) = (case.f32_ids[at], case.f32_gaps[at]);
-            let best = argmax(&logits);
             let mut others = logits.clone();
             others[expected as usize] = f32::NEG_INFINITY;
             let ours = logits[expected as usize] - logits[argmax(&others) as usize];
             assert!((ours - gap).abs() < SAME, "{} at {at}: {ours} is not {gap}", case.name);
-            assert!(best == expected || gap < SAME, "{} at {at}", case.name);
         }
     }
 }
 
+/// Where llama.cpp and float32 agree, so must we, until a near tie. Where they do
+/// not, each choice must be float32's, given what float32 chose before, but for
+/// near ties.
 #[test]
-fn each_choice_is_the_reference_s_unless_it_nearly_ties() {
-    let model = load(Precision::Stored);
-    let (mut same, mut all) = (0, 0);
-    for case in &reference().cases {
-        for (at, logits) in forced(&model, case).into_iter().enumerate() {
-            let agrees = argmax(&logits) == case.f32_ids[at];
-            let gap = case.f32_gaps[at];
-            assert!(agrees || gap < NEAR_TIE, "{} at {at}: parted at a gap of {gap}", case.name);
-            if !agrees {
-                println!("{} at {at}: parted at a gap of {gap}", case.name);
-            }
-            same += usize::from(agrees);
-            all += 1;
-        }
-    }
-    println!("{same} of {all} choices are the float32 reference's");
-    assert!(same * 100 >= all * 95, "only {same} of {all} choices agree");
-}
-
-#[test]
-fn answers_are_those_of_llama_cpp_until_a_near_tie() {
+fn answers_are_those_of_other_engines_until_a_near_tie() {
     let model = load(Precision::Stored);
     let steps = reference().steps;
-    let mut full = Vec::new();
+    let (mut full, mut same, mut all) = (Vec::new(), 0, 0);
     for case in &reference().cases {
-        let ours = free_running(&model, case, steps);
-        for (name, theirs) in [("llama.cpp", &case.llama_cpp_ids), ("float32", &case.f32_ids)] {
-            let parted = (0..steps).find(|&i| ours.get(i) != theirs.get(i));
-            if let Some(at) = parted {
-                // Gaps are known up to where the float32 answer goes another way.
-                let gap = case.f32_gaps[..=at.min(case.f32_gaps.len() - 1)].iter().copied().fold(9.0, f32::min);
-                println!("{}: parts from {name} at {at}; smallest gap so far {gap}", case.name);
-                assert!(gap < NEAR_TIE, "{} parts from {name} at {at} without a near tie", case.name);
-            }
+        let agreed = case.llama_cpp_ids == case.f32_ids && case.f32_ids.len() == steps;
+        let ours = if agreed {
+            free_running(&model, case, steps)
+        } else {
+            forced(&model, case).iter().map(|logits| argmax(logits)).collect()
+        };
+        let parted: Vec<usize> =
+            (0..case.f32_ids.len()).filter(|&i| ours.get(i) != case.f32_ids.get(i)).collect();
+        // What follows the first difference of a free answer is another story.
+        for &at in parted.iter().take(if agreed { 1 } else { steps }) {
+            let gap = case.f32_gaps[at];
+            println!("{} at {at}: {:?} is not {} (gap {gap})", case.name, ours[at], case.f32_ids[at]);
+            assert!(gap < NEAR_TIE, "{} parts at {at} without a near tie: {gap}", case.name);
         }
-        if ours == case.llama_cpp_ids && ours == case.f32_ids && ours.len() == steps {
+        if agreed && parted.is_empty() {
             full.push(case.name.as_str());
         }
+        same += case.f32_ids.len() - parted.len();
+        all += case.f32_ids.len();
     }
+    println!("{same} of {all} tokens are the float32 reference's");
     println!("{} prompts agree over all {steps} tokens: {}", full.len(), full.join(", "));
     assert!(full.len() >= 10, "only {} prompts agree over all {steps} tokens", full.len());
 }
@@ -122,10 +110,10 @@ fn answers_are_those_of_llama_cpp_until_a_near_tie() {
 #[test]
 fn a_prompt_in_pieces_and_beside_others_is_the_same_prompt() {
     let model = load(Precision::Full);
-    let cases = &reference().cases[..3];
+    let cases = &reference().cases[..2];
     for (i, case) in cases.iter().enumerate() {
         let alone = forced(&model, case).swap_remove(0);
-        let other = &cases[(i + 1) % 3];
+        let other = &cases[1 - i];
         let mut cache = model.new_cache(case.prompt_ids.len()).unwrap();
         let mut beside = model.new_cache(other.prompt_ids.len()).unwrap();
         let (first, rest) = case.prompt_ids.split_at(7);

@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use domain::RequestId;
-use domain::inference::{Event, FinishReason, GenerateRequest, Input, Message, Priority, Sampling, TokenCounts};
+use domain::inference::{
+    Event, FinishReason, GenerateRequest, Input, Message, Priority, Sampling, TokenCounts,
+};
 use engine::{Engine, EngineOptions, Events};
 use serde::Deserialize;
 
@@ -59,7 +61,11 @@ pub fn model_path() -> PathBuf {
         let cache = cache.unwrap_or_else(|| cargo.join("chancery"));
         cache.join("models/smollm2-135m-instruct-q4_1.gguf")
     });
-    assert!(path.is_file(), "there is no model at {}: run `cargo xtask test`, which fetches it", path.display());
+    assert!(
+        path.is_file(),
+        "there is no model at {}: run `cargo xtask test`, which fetches it",
+        path.display()
+    );
     path
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use domain::JobId;
 use domain::jobs::{Job, JobState};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::fetch;
@@ -62,6 +62,8 @@ async fn watch(at: &Call, id: JobId) -> Result<Value> {
 /// A bar on a terminal, now and then a line elsewhere.
 struct Progress {
     bar: ProgressBar,
+    /// When we began to look, and the lines that were done then.
+    first: Option<(Instant, u64)>,
     shown: Option<Instant>,
     last_line: String,
 }
@@ -69,20 +71,22 @@ struct Progress {
 impl Progress {
     fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} lines  {per_sec}  {eta} left  {msg}");
+        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} lines  {msg}");
         bar.set_style(style.expect("a constant template"));
-        Self { bar, shown: None, last_line: String::new() }
+        Self { bar, first: None, shown: None, last_line: String::new() }
     }
 
     fn show(&mut self, job: &Job) {
         let counts = job.lines;
         let done = counts.completed + counts.failed;
-        let what = words(job);
+        let (since, before) = *self.first.get_or_insert_with(|| (Instant::now(), done));
+        let mut what = words(job);
+        if !job.state.is_final() {
+            what.extend(pace(done - before.min(done), counts.total - done, since.elapsed()));
+        }
+        let what = what.join(", ");
         if self.bar.length() != Some(counts.total) {
             self.bar.set_length(counts.total);
-            // Rate and time left count from what was done before we looked.
-            self.bar.set_position(done);
-            self.bar.reset_eta();
             self.bar.set_draw_target(upload::target());
         }
         self.bar.set_position(done);
@@ -111,8 +115,23 @@ impl Progress {
     }
 }
 
+/// Lines a second and the time left, over all that was seen: results come in
+/// chunks, so the last moments tell little.
+fn pace(seen: u64, left: u64, elapsed: Duration) -> Option<String> {
+    if seen == 0 || elapsed < Duration::from_secs(1) {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+    let rate = seen as f64 / elapsed.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+    let left = Duration::from_secs_f64(left as f64 / rate);
+    let rate =
+        if rate < 1.0 { format!("{:.1} lines/min", rate * 60.0) } else { format!("{rate:.1} lines/s") };
+    Some(format!("{rate}, {} left", HumanDuration(left)))
+}
+
 /// What is worth saying beside the count.
-fn words(job: &Job) -> String {
+fn words(job: &Job) -> Vec<String> {
     let mut words = Vec::new();
     if job.lines.failed > 0 {
         words.push(format!("{} failed", job.lines.failed));
@@ -122,7 +141,7 @@ fn words(job: &Job) -> String {
         JobState::Completed => {}
         state => words.push(state.as_str().to_owned()),
     }
-    words.join(", ")
+    words
 }
 
 /// Why it waits and at which place, if it does.
@@ -132,4 +151,16 @@ pub fn waits(job: &Job) -> Option<String> {
         Some(position) if position > 1 => format!("{reason} (place {position})"),
         _ => reason.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pace_is_over_all_that_was_seen() {
+        assert_eq!(pace(0, 9, Duration::from_secs(9)), None);
+        assert_eq!(pace(8, 12, Duration::from_secs(120)).unwrap(), "4.0 lines/min, 3 minutes left");
+        assert_eq!(pace(40, 40, Duration::from_secs(20)).unwrap(), "2.0 lines/s, 20 seconds left");
+    }
 }
