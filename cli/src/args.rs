@@ -33,25 +33,33 @@ pub struct Args {
 #[command(next_help_heading = "Everywhere")]
 pub struct Global {
     /// Configuration file (TOML); see `chancery config reference`.
-    #[arg(long, global = true, env = "CHANCERY_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "CHANCERY_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// How to print what was asked for.
-    #[arg(long, global = true, env = "CHANCERY_OUTPUT", value_enum, default_value_t, value_name = "FORMAT")]
+    /// How to print: `table` for people, `json` for programs (what the API answered).
+    #[arg(
+        long,
+        global = true,
+        env = "CHANCERY_OUTPUT",
+        hide_env_values = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
     pub output: Format,
     /// Base URL of the API.
-    #[arg(long, global = true, env = "CHANCERY_SERVER", value_name = "URL")]
+    #[arg(long, global = true, env = "CHANCERY_SERVER", hide_env_values = true, value_name = "URL")]
     pub server: Option<String>,
     /// File with the API key of a project.
-    #[arg(long, global = true, env = "CHANCERY_KEY_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "CHANCERY_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Whom to sign in as, e.g. admin@localhost.
-    #[arg(long, global = true, env = "CHANCERY_LOGIN", value_name = "NAME")]
+    #[arg(long, global = true, env = "CHANCERY_LOGIN", hide_env_values = true, value_name = "NAME")]
     pub login: Option<String>,
     /// File with the password of --login.
-    #[arg(long, global = true, env = "CHANCERY_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "CHANCERY_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// The ministry to act for, when signed in as an administrator.
-    #[arg(long, global = true, env = "CHANCERY_TENANT", value_name = "SLUG")]
+    #[arg(long, global = true, env = "CHANCERY_TENANT", hide_env_values = true, value_name = "SLUG")]
     pub tenant: Option<String>,
     /// Show the whole chain of causes of an error.
     #[arg(short, long, global = true)]
@@ -64,10 +72,9 @@ pub struct Global {
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    // Not explained to clap: that would spread every `--help` over pages.
     #[default]
     Table,
-    /// For programs: what the API answered.
     Json,
 }
 
@@ -109,13 +116,25 @@ pub enum ConfigCommand {
 #[derive(clap::Args, Debug, Clone)]
 pub struct UpOptions {
     /// Where everything is kept; created, and readable by you alone.
-    #[arg(long, env = "CHANCERY_DATA_DIR", default_value = ".chancery", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "CHANCERY_DATA_DIR",
+        hide_env_values = true,
+        default_value = ".chancery",
+        value_name = "DIR"
+    )]
     pub data_dir: PathBuf,
     /// Address of the API [default: api.listen of the configuration, 127.0.0.1:8080].
-    #[arg(long, env = "CHANCERY_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "CHANCERY_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
     pub listen: Option<std::net::SocketAddr>,
     /// Model (GGUF) that the sample ministry serves under the name smollm2; needed once.
-    #[arg(long, env = "CHANCERY_SAMPLE_MODEL", value_name = "FILE", conflicts_with = "no_sample")]
+    #[arg(
+        long,
+        env = "CHANCERY_SAMPLE_MODEL",
+        hide_env_values = true,
+        value_name = "FILE",
+        conflicts_with = "no_sample"
+    )]
     pub sample_model: Option<PathBuf>,
     /// Folder of the PostgreSQL programs [default: the newest on this machine].
     #[arg(long, value_name = "DIR")]

@@ -15,11 +15,15 @@ use crate::config::{LogFormat, LogSettings};
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
+/// What is logged, or what is wrong with the setting.
+pub fn filter(settings: &LogSettings) -> Result<EnvFilter> {
+    EnvFilter::try_new(&settings.level)
+        .with_context(|| format!("log.level {:?} is not a level or a list of part=level", settings.level))
+}
+
 /// Starts to log. A process does this once.
 pub fn log(settings: &LogSettings) -> Result<()> {
-    let filter = EnvFilter::try_new(&settings.level)
-        .with_context(|| format!("log.level {:?} is not a level or a list of part=level", settings.level))?;
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter(settings)?);
     // A log that cannot be written (a full disk, a closed pipe) must not end
     // or slow down what it is about.
     match settings.format {

@@ -147,11 +147,11 @@ fn load(state: &State) -> Load {
 }
 
 fn full(state: &mut State, limits: &Limits, priority: Priority) -> Option<(FailureKind, String)> {
-    if state.ended {
-        return Some((FailureKind::Internal, "the model's thread has ended".to_owned()));
-    }
     if state.closed {
         return Some((FailureKind::NotReady, "the engine is stopping".to_owned()));
+    }
+    if state.ended {
+        return Some((FailureKind::Internal, "the model's thread has ended".to_owned()));
     }
     let room = |state: &State| match priority {
         Priority::Interactive => state.waiting() < limits.waiting,

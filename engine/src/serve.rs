@@ -32,7 +32,7 @@ pub const SPARE_CONNECTIONS: usize = 16;
 pub const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may leave its answer unread when its buffers are full.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long requests may go on after SIGTERM.
+/// How long requests may go on after SIGTERM, unless the options say otherwise.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Stack of a connection's threads.
 const STACK_BYTES: usize = 512 << 10;
@@ -50,6 +50,8 @@ pub struct ServeOptions {
     /// Standard input is a pipe from the parent: when it closes, the parent is
     /// dead, and the engine ends. SIGINT is then left to the parent.
     pub follow_parent: bool,
+    /// How long requests may go on after SIGTERM.
+    pub drain_timeout: Duration,
     /// What the engine may use.
     pub engine: EngineOptions,
 }
@@ -93,7 +95,7 @@ pub fn run(options: &ServeOptions) -> Result<(), EngineError> {
     let ended = end.recv().unwrap_or(End::Died);
     server.stop();
     match ended {
-        End::Asked if server.drain(&engine, DRAIN_TIMEOUT) => info!("All requests are answered; ending"),
+        End::Asked if server.drain(&engine, options.drain_timeout) => info!("All requests are answered; ending"),
         End::Asked => warn!("Ending with requests unanswered"),
         End::ParentGone => warn!("The parent process is gone; ending"),
         End::Died => return Err(EngineError::Died),

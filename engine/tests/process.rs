@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::support::{collect, endless, model_path};
+use crate::support::{DEADLINE, collect, endless, model_path};
 
 const TESTS: [(&str, fn()); 4] = [
     ("it_says_when_it_is_ready_and_ends_when_asked", it_says_when_it_is_ready_and_ends_when_asked),
@@ -46,6 +46,7 @@ fn child() {
         socket: variable("CHILD_SOCKET").unwrap().into(),
         memory_bytes: variable("CHILD_MEMORY").map(|bytes| bytes.parse().unwrap()),
         follow_parent: true,
+        drain_timeout: DEADLINE,
         engine: EngineOptions::default(),
     };
     if let Err(e) = run(&options) {

@@ -25,7 +25,14 @@ use crate::blobs::Blobs;
 pub use stream::{EventStream, StreamError};
 
 /// Memory that each placement lets the engine have.
-type Wanted = BTreeMap<PlacementId, u64>;
+type Wanted = BTreeMap<PlacementId, Need>;
+
+/// What one placement may use.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    memory_bytes: u64,
+    milli: u32,
+}
 
 /// Where an engine is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +53,8 @@ pub struct EngineSettings {
     pub program: PathBuf,
     /// Folder for sockets, with a short name.
     pub sockets: PathBuf,
-    /// Threads of each engine.
-    pub threads: u32,
+    /// Most threads of an engine.
+    pub cores: u32,
 }
 
 /// All engines of a worker.
@@ -84,7 +91,7 @@ impl Engines {
             Running { wanted, state: seen }
         });
         entry.wanted.send_modify(|wanted| {
-            wanted.insert(placement.placement_id, placement.memory_bytes);
+            wanted.insert(placement.placement_id, Need { memory_bytes: placement.memory_bytes, milli: placement.milli });
         });
         EngineHandle {
             want: Arc::new(Want { placement: placement.placement_id, wanted: entry.wanted.clone() }),

@@ -121,7 +121,7 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
     let engines = EngineSettings {
         program: deps.program,
         sockets: folder.sockets().to_owned(),
-        threads: devices::cores(&settings),
+        cores: devices::cores(&settings),
     };
     let node = Arc::new(Node {
         link: Arc::clone(&link),

@@ -101,6 +101,9 @@ fn prepare(project: &Project) -> Result<Environment> {
         ("CHANCERY_TEST_MODEL", value(&model)),
         ("CHANCERY_TEST_PYTHON", value(&python)),
         ("CHANCERY_BIN", value(&project.target("debug/chancery"))),
+        // Tests run beside each other: threads of one engine that wait for each
+        // other must not wait for another test's.
+        ("RAYON_NUM_THREADS", "1".into()),
     ]))
 }
 

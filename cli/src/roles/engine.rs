@@ -28,6 +28,7 @@ pub fn run(options: EngineOptions) -> Result<()> {
         socket: options.socket,
         memory_bytes: options.memory_bytes,
         follow_parent: true,
+        drain_timeout: engine::serve::DRAIN_TIMEOUT,
         engine,
     };
     Ok(engine::serve::run(&options)?)

@@ -197,6 +197,10 @@ impl Supervised {
         if tail.contains(NO_SPACE) {
             return "the disk is full: free some space and run this again".to_owned();
         }
+        // Its own last word, if it had one.
+        if let Some(said) = tail.lines().last().and_then(|line| line.strip_prefix("error: ")) {
+            return format!("the {} cannot start: {said} (log: {})", self.role.name(), self.log.display());
+        }
         format!(
             "the {} ended {starts} times in a row ({why}); the end of its log, {}:\n{tail}",
             self.role.name(),

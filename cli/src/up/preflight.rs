@@ -36,6 +36,7 @@ pub async fn open(options: &UpOptions, console: &Console) -> Result<Folder> {
 
 /// Everything that can be checked beforehand.
 pub async fn check(options: &UpOptions, config: &Config, folder: &Folder) -> Result<()> {
+    crate::telemetry::filter(&config.log)?;
     ports::ensure_free(config.api.listen)?;
     let first_run = !folder.path(sample::KEY_FILE).exists();
     let mut room = if first_run { FIRST_RUN_BYTES } else { LATER_RUN_BYTES };

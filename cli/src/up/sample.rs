@@ -2,6 +2,8 @@
 //! step looks first, so that a run that was cut off is completed by the next.
 
 use anyhow::{Context, Result, bail};
+use domain::accelerators::{CPU_CLASS, ResourceRequest, WHOLE_MILLI};
+use domain::models::ModelVersion;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -45,8 +47,8 @@ pub async fn ensure(
     }
     let project = json!({"slug": PROJECT, "name": PROJECT_NAME});
     create(client, Scope::Tenant, "api/v1/projects", project).await?;
-    ensure_model(client, options, console).await?;
-    let endpoint = json!({"name": MODEL, "model": MODEL, "project": PROJECT, "replicas": 1});
+    let version = ensure_model(client, options, console).await?;
+    let endpoint = json!({"name": MODEL, "model": MODEL, "project": PROJECT, "replicas": 1, "resources": resources(&version)});
     create(client, Scope::Tenant, "api/v1/endpoints", endpoint).await?;
 
     let key = json!({"name": KEY_NAME, "project": PROJECT});
@@ -76,14 +78,23 @@ async fn done_before(client: &Client, installation: &Installation) -> Result<Opt
     }
 }
 
-async fn ensure_model(client: &Client, options: &UpOptions, console: &Console) -> Result<()> {
+/// Half of the cores, so that jobs and other endpoints find room beside it.
+fn resources(version: &ModelVersion) -> ResourceRequest {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    ResourceRequest {
+        class: CPU_CLASS.to_owned(),
+        memory_bytes: version.manifest.engine_memory_bytes(),
+        milli: WHOLE_MILLI * u32::try_from(cores / 2).unwrap_or(1).max(1),
+    }
+}
+
+async fn ensure_model(client: &Client, options: &UpOptions, console: &Console) -> Result<ModelVersion> {
     let path = format!("api/v1/models/{MODEL}/versions");
     if client.find(Scope::Platform, &format!("api/v1/models/{MODEL}")).await?.is_none() {
         create(client, Scope::Platform, "api/v1/models", json!({"name": MODEL})).await?;
     }
-    let versions = client.list(Scope::Platform, &path).await?;
-    if !versions.is_empty() {
-        return Ok(());
+    if let Some(version) = client.list(Scope::Platform, &path).await?.into_iter().next() {
+        return serde_json::from_value(version).context("the API answered a version that is none");
     }
     let Some(file) = &options.sample_model else {
         bail!("the sample model was never registered: name its GGUF file once more with --sample-model");
@@ -91,8 +102,8 @@ async fn ensure_model(client: &Client, options: &UpOptions, console: &Console) -
     let file = std::fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()))?;
     let (_, bytes) = upload::open(&file)?;
     console.say(format!("Registering the model {MODEL} ({})", output::bytes(bytes)));
-    client.post_slow(Scope::Platform, &path, &json!({"path": file})).await?;
-    Ok(())
+    let version = client.post_slow(Scope::Platform, &path, &json!({"path": file})).await?;
+    serde_json::from_value(version).context("the API answered a version that is none")
 }
 
 /// Creates, or finds that an earlier run did.

@@ -11,6 +11,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::process::{Launch, Process};
+use domain::accelerators::WHOLE_MILLI;
+
 use super::{EngineState, Engines, Wanted};
 use crate::backoff::Backoff;
 use crate::link::chain;
@@ -116,7 +118,12 @@ impl Supervisor {
         format!("the model ({} MB)", self.version.manifest.bytes().div_ceil(1_000_000))
     }
 
+    /// As many threads as the placements have whole cores: threads of products
+    /// spin until all have done their part, so that one without a core of its own
+    /// holds up the others for a time slice, hundreds of times a token.
     fn launch(&self, model: &Path) -> Launch {
+        let (memory_bytes, milli) = (self.wanted.borrow().values())
+            .fold((0, 0u32), |(memory, milli), n| (memory + n.memory_bytes, milli.saturating_add(n.milli)));
         let settings = &self.engines.settings;
         let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
         let extra = self.version.manifest.bytes() / START_BYTES_PER_SEC;
@@ -124,9 +131,9 @@ impl Supervisor {
             program: settings.program.clone(),
             model: model.to_owned(),
             socket: settings.sockets.join(format!("{number}.sock")),
-            memory_bytes: self.wanted.borrow().values().sum(),
+            memory_bytes,
             kv_bytes: DEFAULT_KV_BYTES,
-            threads: settings.threads,
+            threads: (milli / WHOLE_MILLI).clamp(1, settings.cores),
             deadline: START_DEADLINE + Duration::from_secs(extra),
         }
     }
