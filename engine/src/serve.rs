@@ -95,7 +95,9 @@ pub fn run(options: &ServeOptions) -> Result<(), EngineError> {
     let ended = end.recv().unwrap_or(End::Died);
     server.stop();
     match ended {
-        End::Asked if server.drain(&engine, options.drain_timeout) => info!("All requests are answered; ending"),
+        End::Asked if server.drain(&engine, options.drain_timeout) => {
+            info!("All requests are answered; ending")
+        }
         End::Asked => warn!("Ending with requests unanswered"),
         End::ParentGone => warn!("The parent process is gone; ending"),
         End::Died => return Err(EngineError::Died),

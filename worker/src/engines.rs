@@ -91,7 +91,10 @@ impl Engines {
             Running { wanted, state: seen }
         });
         entry.wanted.send_modify(|wanted| {
-            wanted.insert(placement.placement_id, Need { memory_bytes: placement.memory_bytes, milli: placement.milli });
+            wanted.insert(
+                placement.placement_id,
+                Need { memory_bytes: placement.memory_bytes, milli: placement.milli },
+            );
         });
         EngineHandle {
             want: Arc::new(Want { placement: placement.placement_id, wanted: entry.wanted.clone() }),
