@@ -16,6 +16,7 @@ pub mod error;
 pub mod events;
 pub mod gguf;
 pub mod model;
+mod product;
 pub mod sampling;
 mod sequence;
 pub mod serve;

@@ -11,24 +11,16 @@
 
 use std::sync::Arc;
 
-use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{DType, Device, Module, Tensor};
+use candle_core::quantized::QTensor;
+use candle_core::{DType, Device, Tensor};
 use candle_nn::attention::{AttnMask, flash_attn};
 use candle_nn::ops::{rms_norm, silu};
 use candle_nn::rotary_emb::rope_i;
 
 use crate::EngineError;
 use crate::gguf::Gguf;
-
-/// How the weights are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// As the file has them; activations are rounded to 8 bits for each product.
-    Stored,
-    /// Widened to float32: four to eight times the memory, no rounding. The
-    /// reference against which the other is judged.
-    Full,
-}
+pub use crate::product::Precision;
+use crate::product::Product;
 
 /// The sizes of a model, from its metadata.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,14 +164,14 @@ pub struct Piece<'a> {
 
 struct Layer {
     attention_norm: Tensor,
-    query: QMatMul,
-    key: QMatMul,
-    value: QMatMul,
-    attention_output: QMatMul,
+    query: Product,
+    key: Product,
+    value: Product,
+    attention_output: Product,
     feed_forward_norm: Tensor,
-    gate: QMatMul,
-    up: QMatMul,
-    down: QMatMul,
+    gate: Product,
+    up: Product,
+    down: Product,
 }
 
 /// Weights in memory.
@@ -189,7 +181,7 @@ pub struct Model {
     embedding: Arc<QTensor>,
     layers: Vec<Layer>,
     output_norm: Tensor,
-    output: QMatMul,
+    output: Product,
     /// `[context, head_dim / 2]`
     cos: Tensor,
     /// `[context, head_dim / 2]`
@@ -210,7 +202,7 @@ impl Model {
             let (attention_norm, feed_forward_norm) = (norm("attn_norm")?, norm("ffn_norm")?);
             let mut product = |name: &str, rows: usize, columns: usize| {
                 let tensor = gguf.tensor(&format!("blk.{i}.{name}.weight"), &[rows, columns], &device)?;
-                hold(Arc::new(tensor), precision)
+                Ok::<_, EngineError>(Product::new(tensor, precision)?)
             };
             layers.push(Layer {
                 attention_norm,
@@ -227,9 +219,9 @@ impl Model {
         let output_norm = vector(gguf, "output_norm.weight", hidden, &device)?;
         // Small models have no output weights of their own: the embedding serves both ways.
         let output = if gguf.has_tensor("output.weight") {
-            hold(Arc::new(gguf.tensor("output.weight", &[config.vocab, hidden], &device)?), precision)?
+            Product::new(gguf.tensor("output.weight", &[config.vocab, hidden], &device)?, precision)?
         } else {
-            hold(embedding.clone(), precision)?
+            Product::shared(embedding.clone(), precision)?
         };
         let (cos, sin) = rotary_tables(&config, gguf, context, &device)?;
         Ok(Self { config, device, embedding, layers, output_norm, output, cos, sin })
@@ -340,13 +332,6 @@ fn bad(key: String, problem: &str) -> EngineError {
 
 fn vector(gguf: &mut Gguf, name: &str, len: usize, device: &Device) -> Result<Tensor, EngineError> {
     Ok(gguf.tensor(name, &[len], device)?.dequantize(device)?)
-}
-
-fn hold(tensor: Arc<QTensor>, precision: Precision) -> Result<QMatMul, EngineError> {
-    Ok(match precision {
-        Precision::Stored => QMatMul::from_arc(tensor)?,
-        Precision::Full => QMatMul::Tensor(tensor.dequantize(&tensor.device())?),
-    })
 }
 
 /// Cosines and sines of position × frequency. Llama 3.1 and later divide the

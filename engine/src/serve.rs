@@ -96,7 +96,7 @@ pub fn run(options: &ServeOptions) -> Result<(), EngineError> {
     server.stop();
     match ended {
         End::Asked if server.drain(&engine, options.drain_timeout) => {
-            info!("All requests are answered; ending")
+            info!("All requests are answered; ending");
         }
         End::Asked => warn!("Ending with requests unanswered"),
         End::ParentGone => warn!("The parent process is gone; ending"),

@@ -68,17 +68,20 @@ async fn stop_and_start_keep_everything() {
     let mut up = alone().await;
     let key = up.key();
     let admin = up.admin().await;
-    let usage_path = "/api/v1/usage";
+    let usage = async |up: &Installation| {
+        up.call(Method::GET, "/api/v1/usage", Some(&up.key()), None).await.1["items"].clone()
+    };
+    let requests = |usage: &Value| usage[0]["requests"].as_u64().unwrap_or(0);
+    let earlier = requests(&usage(&up).await);
     assert_eq!(ask(&up).await.0, StatusCode::OK);
-    let before = until("usage", Duration::from_secs(10), async || {
-        let (_, usage) = up.call(Method::GET, usage_path, Some(&key), None).await;
-        (!usage["items"].as_array()?.is_empty()).then_some(usage)
+    let before = until("the answer's usage", Duration::from_secs(10), async || {
+        Some(usage(&up).await).filter(|usage| requests(usage) > earlier)
     })
     .await;
     up.stop().await;
     up.start().await;
     assert_eq!(up.key(), key, "the key is the same");
-    assert_eq!(up.call(Method::GET, usage_path, Some(&key), None).await.1, before);
+    assert_eq!(usage(&up).await, before);
     let (status, _) = up.call(Method::GET, "/api/v1/me", Some(&admin), None).await;
     assert_eq!(status, StatusCode::OK, "the session lives on");
     assert_eq!(ask(&up).await.0, StatusCode::OK);

@@ -10,7 +10,7 @@ use crate::support::{Case, engine, model_path, reference};
 const SAME: f32 = 0.02;
 /// Rounding activations to 8 bits moves logits; when the two best are nearer than
 /// this in float32, engines may choose differently, and their answers then part.
-const NEAR_TIE: f32 = 0.6;
+const NEAR_TIE: f32 = 0.5;
 
 fn load(precision: Precision) -> Model {
     let mut gguf = Gguf::open(&model_path()).unwrap();
@@ -91,7 +91,8 @@ fn answers_are_those_of_other_engines_until_a_near_tie() {
         let parted: Vec<usize> =
             (0..case.f32_ids.len()).filter(|&i| ours.get(i) != case.f32_ids.get(i)).collect();
         // What follows the first difference of a free answer is another story.
-        for &at in parted.iter().take(if agreed { 1 } else { steps }) {
+        let parted = if agreed { &parted[..parted.len().min(1)] } else { &parted[..] };
+        for &at in parted {
             let gap = case.f32_gaps[at];
             println!("{} at {at}: {:?} is not {} (gap {gap})", case.name, ours[at], case.f32_ids[at]);
             assert!(gap < NEAR_TIE, "{} parts at {at} without a near tie: {gap}", case.name);
@@ -99,10 +100,11 @@ fn answers_are_those_of_other_engines_until_a_near_tie() {
         if agreed && parted.is_empty() {
             full.push(case.name.as_str());
         }
-        same += case.f32_ids.len() - parted.len();
-        all += case.f32_ids.len();
+        let compared = if agreed { parted.first().map_or(steps, |at| at + 1) } else { case.f32_ids.len() };
+        same += compared - parted.len();
+        all += compared;
     }
-    println!("{same} of {all} tokens are the float32 reference's");
+    println!("{same} of {all} choices are the float32 reference's");
     println!("{} prompts agree over all {steps} tokens: {}", full.len(), full.join(", "));
     assert!(full.len() >= 10, "only {} prompts agree over all {steps} tokens", full.len());
 }

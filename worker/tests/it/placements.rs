@@ -23,7 +23,7 @@ async fn placements_of_one_version_share_an_engine_and_are_served() {
     let start = f.evidence("starts");
     assert_eq!(start.len(), 1, "one process for both");
     let memory = 2u64 << 30;
-    assert!(start[0].ends_with(&format!(" {memory} {} 2", 512 << 20)), "{start:?}");
+    assert!(start[0].ends_with(&format!(" {memory} {} 1", 512 << 20)), "{start:?}");
 
     let counts = TokenCounts { prompt_tokens: 2, completion_tokens: 2 };
     assert_eq!(
