@@ -2,7 +2,7 @@
 //! template (Jinja), as Hugging Face's `apply_chat_template` would render it.
 //!
 //! What a person writes must never become a control token: `<|im_end|>` in a
-//! message is those ten characters. So, before rendering, [`Guard`] puts one
+//! message is those ten characters. So, before rendering, `Guard` puts one
 //! character that occurs nowhere else into every control token's name found in a
 //! message; the tokenizer looks for control tokens in the rendered text, and takes
 //! the character out again from what lies between them. The template still sees
