@@ -11,9 +11,14 @@ use crate::args::EngineOptions;
 use crate::config::Config;
 use crate::telemetry;
 
+/// Read by candle and by the products beneath it.
+const THREADS_VARIABLE: &str = "RAYON_NUM_THREADS";
+
 /// Runs an engine.
 pub fn run(options: EngineOptions) -> Result<()> {
-    ensure_environment(options.threads)?;
+    if let Some(threads) = options.threads {
+        ensure_threads(threads)?;
+    }
     telemetry::log(&Config::load(None)?.log)?;
     let mut engine = engine::EngineOptions::default();
     engine.kv_bytes = options.kv_bytes.unwrap_or(engine.kv_bytes);
@@ -29,16 +34,14 @@ pub fn run(options: EngineOptions) -> Result<()> {
     Ok(engine::serve::run(&options)?)
 }
 
-/// What the environment must say before the process starts, so it starts again
-/// if it does not: how many threads compute, and that the allocator commits
-/// memory when it is used, because the memory limit counts what is committed.
-fn ensure_environment(threads: Option<usize>) -> Result<()> {
-    let mut wanted = vec![("MIMALLOC_ARENA_EAGER_COMMIT", "0".to_owned())];
-    wanted.extend(threads.map(|threads| ("RAYON_NUM_THREADS", threads.to_string())));
-    if wanted.iter().all(|(name, value)| std::env::var(name).is_ok_and(|set| set == *value)) {
+/// The variable must be there before the process starts, so it starts again
+/// if it is not.
+fn ensure_threads(threads: usize) -> Result<()> {
+    let wanted = threads.to_string();
+    if std::env::var(THREADS_VARIABLE).is_ok_and(|set| set == wanted) {
         return Ok(());
     }
     let program = std::env::current_exe().context("cannot find this program itself")?;
-    let error = Command::new(program).args(std::env::args_os().skip(1)).envs(wanted).exec();
-    Err(error).context("cannot start again with the engine's environment")
+    let error = Command::new(program).args(std::env::args_os().skip(1)).env(THREADS_VARIABLE, wanted).exec();
+    Err(error).context("cannot start again with --threads")
 }

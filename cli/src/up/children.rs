@@ -162,6 +162,9 @@ impl Supervised {
                 command.env_remove(name);
             }
         }
+        // Large buffers go back to the system when freed. Left to itself, glibc
+        // keeps the 19 MiB that hashing a password takes for a moment.
+        command.env("MALLOC_MMAP_THRESHOLD_", "1048576");
         // A group of its own: Ctrl-C is for us, who then stop it in order.
         command.process_group(0).kill_on_drop(true).stdin(Stdio::piped()).stdout(log).stderr(also);
         command.spawn().with_context(|| format!("cannot run {}", self.program.display()))
