@@ -1,9 +1,10 @@
 //! A whole installation: `chancery up` as a stranger starts it, real processes
 //! and the real model.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -55,7 +56,12 @@ pub struct Installation {
 impl Installation {
     /// Starts on an empty folder and waits until a prompt can be answered.
     pub async fn fresh() -> Self {
-        let dir = tempfile::Builder::new().prefix("chancery-it-").tempdir().expect("a temporary folder");
+        // Started by root, PostgreSQL's account must get through to the data.
+        let dir = tempfile::Builder::new()
+            .prefix("chancery-it-")
+            .permissions(Permissions::from_mode(0o711))
+            .tempdir()
+            .expect("a temporary folder");
         let mut this = Self { dir, port: free_port(), up: None, http: reqwest::Client::new() };
         this.start().await;
         this
@@ -224,7 +230,6 @@ fn pid(id: u32) -> Pid {
 }
 
 fn secret(path: &Path) -> String {
-    use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).expect("the secret is there").permissions().mode();
     assert_eq!(mode & 0o077, 0, "{} is readable by others: {mode:o}", path.display());
     std::fs::read_to_string(path).expect("the secret is text").trim().to_owned()
