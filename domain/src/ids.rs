@@ -52,6 +52,8 @@ ids! {
     ProjectId,
     /// A person, service account or worker.
     PrincipalId,
+    /// An identity provider.
+    ProviderId,
     /// An API key.
     KeyId,
     /// A model.
