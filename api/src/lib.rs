@@ -18,6 +18,7 @@ mod internal;
 mod jobs;
 mod keys;
 mod models;
+pub mod oidc;
 mod openapi;
 mod passwords;
 mod portal;
