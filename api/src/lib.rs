@@ -24,6 +24,7 @@ mod passwords;
 mod portal;
 pub mod problem;
 mod projects;
+mod seal;
 mod server;
 mod sessions;
 mod settings;

@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod fetch;
 pub mod jwks;
 pub mod keys;
+pub mod login;
 mod strict;
 pub mod tokens;
 

@@ -251,6 +251,7 @@ async fn a_stopped_issuer_is_believed_for_two_days() {
     let w = world().await;
     assert!(w.has("k1").await);
     w.serving.abort();
+    until(|| w.serving.is_finished()).await;
     w.pass(48 * 3600 - 1);
     assert!(w.has("k1").await);
     w.pass(1);
