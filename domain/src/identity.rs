@@ -10,6 +10,8 @@ use crate::principals::Role;
 use crate::tenants::Slug;
 use crate::{ProviderId, TenantId, Timestamp};
 
+/// Providers of one tenant, or of the platform.
+pub const MAX_PROVIDERS: usize = 20;
 /// Mappings of one provider.
 pub const MAX_MAPPINGS: usize = 500;
 /// Groups read from one token; the rest gives nothing.

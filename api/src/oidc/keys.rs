@@ -170,6 +170,11 @@ impl KeySet {
         self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
+    /// Whether a key can check signatures of this algorithm.
+    pub fn serves(&self, algorithm: SigningAlgorithm) -> bool {
+        self.keys.iter().any(|key| key.for_algorithm(algorithm).is_ok())
+    }
+
     /// How many keys can check signatures.
     pub fn usable(&self) -> usize {
         self.keys.iter().filter(|key| key.usable.is_ok()).count()

@@ -116,16 +116,34 @@ pub struct SignedIn {
     pub subject: String,
     /// The session at the provider.
     pub session: Option<String>,
-    /// Name for people.
-    pub name: Option<String>,
-    /// Mail address, for people; proves nothing.
-    pub email: Option<String>,
+    /// What people know the person by; proves nothing.
+    pub person: Person,
     /// The groups that the provider names.
     pub groups: std::collections::BTreeSet<String>,
     /// Needed to sign out there.
     pub id_token: String,
     /// Where the person wanted to go.
     pub return_to: String,
+}
+
+/// What people know a person by. The provider lets people choose some of it,
+/// so nothing may depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Mail address or user name; the subject, if there is neither.
+    pub login: String,
+    /// Name.
+    pub display_name: String,
+}
+
+impl Person {
+    /// From the claims of a token.
+    pub fn of(claims: &Map<String, Value>, subject: &str) -> Self {
+        let first = |names: &[&str]| names.iter().find_map(|name| person_text(claims, name));
+        let login = first(&["email", "preferred_username"]).unwrap_or_else(|| subject.to_owned());
+        let display_name = first(&["name", "preferred_username"]).unwrap_or_else(|| login.clone());
+        Self { login, display_name }
+    }
 }
 
 /// A sign-in under way, as the cookie keeps it.
@@ -264,12 +282,10 @@ impl Client<'_> {
                 all.entry(name).or_insert(value);
             }
         }
-        let name = ["name", "preferred_username"].iter().find_map(|claim| person_text(&all, claim));
         Ok(SignedIn {
+            person: Person::of(&all, &claims.subject),
             subject: claims.subject,
             session: claims.session,
-            name,
-            email: person_text(&all, "email"),
             groups: groups(&all, &self.provider.groups_claim),
             id_token: id_token.to_string(),
             return_to: pending.return_to,

@@ -247,8 +247,8 @@ async fn a_person_signs_in_with_every_algorithm() {
         w.behave(|b| b.algorithm = algorithm);
         let signed_in = w.sign_in().await.unwrap_or_else(|e| panic!("{algorithm}: {e}"));
         assert_eq!((signed_in.subject.as_str(), signed_in.session.as_deref()), ("anna-1", Some("sid-1")));
-        assert_eq!(signed_in.name.as_deref(), Some("Anna Ada"));
-        assert_eq!(signed_in.email.as_deref(), Some("anna@interior.example"));
+        assert_eq!(signed_in.person.display_name, "Anna Ada");
+        assert_eq!(signed_in.person.login, "anna@interior.example");
         assert_eq!(signed_in.groups, BTreeSet::from(["/staff".to_owned()]));
         assert_eq!(signed_in.return_to, "/models?page=2");
         assert!(Unverified::parse(&signed_in.id_token).is_ok());
@@ -370,7 +370,7 @@ async fn groups_come_from_userinfo_where_the_token_has_none() {
     });
     let signed_in = w.sign_in().await.unwrap();
     assert_eq!(signed_in.groups, BTreeSet::from(["/chiefs".to_owned()]));
-    assert_eq!(signed_in.name.as_deref(), Some("Anna Ada"), "the signed claim wins");
+    assert_eq!(signed_in.person.display_name, "Anna Ada", "the signed claim wins");
     // Somebody else's userinfo.
     w.behave(|b| b.userinfo = json!({"sub": "bert-2", "groups": ["/chiefs"]}));
     assert!(w.sign_in().await.unwrap_err().contains("userinfo"));
