@@ -56,6 +56,10 @@ ids! {
     ProviderId,
     /// An API key.
     KeyId,
+    /// An identity provider.
+    ProviderId,
+    /// A tenant's own restriction.
+    RestrictionId,
     /// A model.
     ModelId,
     /// An immutable version of a model.
