@@ -8,8 +8,8 @@ mod sign_in;
 
 use domain::ProviderId;
 use domain::identity::{IdentityProvider, IssuerUrl};
+use store::Store;
 use store::identity::KeptKeys;
-use store::{Store, Tx};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::oidc::fetch::{FETCH_TIMEOUT, Fetcher};

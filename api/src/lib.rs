@@ -14,6 +14,7 @@ mod fields;
 mod files;
 mod gateway;
 mod health;
+mod identity;
 mod internal;
 mod jobs;
 mod keys;

@@ -56,8 +56,6 @@ ids! {
     ProviderId,
     /// An API key.
     KeyId,
-    /// An identity provider.
-    ProviderId,
     /// A tenant's own restriction.
     RestrictionId,
     /// A model.

@@ -3,7 +3,6 @@
 use domain::Timestamp;
 use domain::identity::{grant, groups};
 use domain::principals::{Caller, Credential, Membership, Role};
-use store::Tx;
 use store::credentials::Known;
 use store::identity::{Arrival, Arrived};
 

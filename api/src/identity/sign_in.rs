@@ -13,7 +13,6 @@ use domain::keys::{CredentialKind, mint};
 use domain::principals::Credential;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use store::Tx;
 use store::identity::{Arrival, Arrived};
 use store::sessions::NewSession;
 use utoipa_axum::router::OpenApiRouter;
@@ -58,9 +57,10 @@ async fn start_sign_in(
 ) -> Result<Response> {
     let relying = Relying::on(&app, id, &own_url(&app, &headers)?).await?;
     let return_to = destination.return_to.as_deref().unwrap_or("/");
-    let begun = relying.client(&app).begin(return_to, app.clock.now(), app.random()).await.map_err(told)?;
+    let begun =
+        relying.client(&app).begin(return_to, app.clock.now(), app.random()).await.map_err(|e| told(&e))?;
     let cookie = cookie(LOGIN_COOKIE, &begun.cookie, LOGIN_LIFE);
-    Ok(go(begun.url.as_str(), [cookie])?.into_response())
+    Ok(go(begun.url.as_str(), &[cookie])?.into_response())
 }
 
 /// Come back from an identity provider, signed in or not.
@@ -76,7 +76,7 @@ async fn finish_sign_in(
     let done = match sign_in(&app, id, query.as_deref().unwrap_or_default(), &headers).await {
         Ok((return_to, session)) => {
             metrics::counter!("chancery_sign_ins_total", "result" => "allowed").increment(1);
-            go(&return_to, [cookie(LOGIN_COOKIE, "", Duration::ZERO), session])
+            go(&return_to, &[cookie(LOGIN_COOKIE, "", Duration::ZERO), session])
         }
         Err(e) => {
             metrics::counter!("chancery_sign_ins_total", "result" => "refused").increment(1);
@@ -97,7 +97,7 @@ async fn sign_in(app: &App, id: ProviderId, query: &str, headers: &HeaderMap) ->
     let relying = Relying::on(app, id, &own_url(app, headers)?).await?;
     let now = app.clock.now();
     let pending = cookie_value(headers, LOGIN_COOKIE);
-    let arrived = relying.client(app).finish(pending, &answer, now).await.map_err(told)?;
+    let arrived = relying.client(app).finish(pending, &answer, now).await.map_err(|e| told(&e))?;
     let provider = &relying.provider;
     let grant = grant(provider.tenant_id.is_some(), &provider.mappings, &arrived.groups);
     let arrival = Arrival {
@@ -173,7 +173,7 @@ async fn notify_sign_out(
     let relying = Relying::on(&app, id, &own_url(&app, &headers)?).await?;
     let now = app.clock.now();
     let refused = |e: LoginError| match e {
-        LoginError::Keys(_) => told(e),
+        LoginError::Keys(_) => told(&e),
         e => {
             tracing::info!(provider.id = %id, reason = chain(&e), "Refused a logout token: {}", chain(&e));
             ApiError::Malformed("the logout token is refused".to_owned())
@@ -222,8 +222,8 @@ pub(crate) async fn logout_url(
 }
 
 /// What the person hears of a sign-in that failed; the log hears all.
-fn told(e: LoginError) -> ApiError {
-    let why = chain(&e);
+fn told(e: &LoginError) -> ApiError {
+    let why = chain(e);
     match e {
         LoginError::Discovery(_) | LoginError::Fetch(_) | LoginError::Keys(_) => {
             tracing::warn!(error = why, "A provider cannot be used: {why}");
@@ -283,14 +283,14 @@ fn cookie_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// 303, with cookies.
-fn go<const N: usize>(to: &str, cookies: [String; N]) -> Result<Response> {
+fn go(to: &str, cookies: &[String]) -> Result<Response> {
     let header = |name: HeaderName, text: &str| {
         HeaderValue::from_str(text).map(|value| (name, value)).map_err(ApiError::internal)
     };
     let mut response = StatusCode::SEE_OTHER.into_response();
     let headers = response.headers_mut();
     headers.extend([header(LOCATION, to)?]);
-    for cookie in &cookies {
+    for cookie in cookies {
         let (name, value) = header(SET_COOKIE, cookie)?;
         headers.append(name, value);
     }
