@@ -8,5 +8,6 @@ mod catalogue;
 mod fleet;
 mod inference;
 mod isolation;
+mod keycloak;
 mod placement;
 mod up;

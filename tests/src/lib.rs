@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+pub mod browser;
 pub mod database;
 pub mod http;
 pub mod installation;
+pub mod keycloak;
 pub mod python;
 pub mod stage;
 pub mod system;
