@@ -35,6 +35,11 @@ pub struct System {
 
 impl System {
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// With settings that the test changes.
+    pub async fn start_with(change: impl FnOnce(&mut api::Settings)) -> Self {
         let db = Database::fresh().await;
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::local(dir.path()).unwrap();
@@ -48,7 +53,8 @@ impl System {
             join_token: join_token.clone(),
         };
         let any = "127.0.0.1:0".parse().unwrap();
-        let settings = api::Settings { listen: any, internal_listen: any, ..api::Settings::default() };
+        let mut settings = api::Settings { listen: any, internal_listen: any, ..api::Settings::default() };
+        change(&mut settings);
         let server = api::Server::bind(settings, deps).await.unwrap();
         let (base, public) = (format!("http://{}/internal/v1", server.internal_addr), server.public_addr);
         let shutdown = CancellationToken::new();
