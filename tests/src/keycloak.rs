@@ -102,7 +102,9 @@ impl Keycloak {
             symlink(installed.join(shared), dir.path().join(shared)).expect("a link");
         }
         copy(&installed.join("data"), &dir.path().join("data"));
-        let http = Client::builder().no_proxy().build().expect("a client");
+        // Tests that share the server have a runtime each, and a kept connection
+        // ends with the one that opened it.
+        let http = Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
         let port = free_port();
         let admin = Admin::new(http.clone(), format!("http://127.0.0.1:{port}"));
         let mut this = Self { dir, port, running: None, http, admin };

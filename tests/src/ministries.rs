@@ -1,6 +1,10 @@
 //! Ministries with identity providers, made through the API as an operator
 //! makes them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use domain::Clock;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -21,18 +25,29 @@ pub struct Platform {
     pub admin: String,
     /// Base URL of the public listener.
     pub url: String,
+    /// How far its clock is ahead, in seconds.
+    ahead: Arc<AtomicU64>,
 }
 
 impl Platform {
     /// Starts it.
     pub async fn start() -> Self {
-        let system = System::start_with(|settings| settings.identity_plain_http_on_loopback = true).await;
+        let ahead = Arc::<AtomicU64>::default();
+        let (machine, by) = (Clock::system(), ahead.clone());
+        let clock = Clock::from_fn(move || machine.now() + Duration::from_secs(by.load(Ordering::SeqCst)));
+        let allow = |settings: &mut api::Settings| settings.identity_plain_http_on_loopback = true;
+        let system = System::start_with(clock, allow).await;
         api::bootstrap_admin(&system.db.store, &Clock::system(), "admin@localhost", PASSWORD)
             .await
             .expect("an administrator");
         let url = format!("http://{}", system.public);
         let admin = sign_in(&system.http, &url, "admin@localhost").await;
-        Self { system, admin, url }
+        Self { system, admin, url, ahead }
+    }
+
+    /// Time passes for the API.
+    pub fn pass(&self, time: Duration) {
+        self.ahead.fetch_add(time.as_secs(), Ordering::SeqCst);
     }
 
     /// Any request; the answer's status and JSON.

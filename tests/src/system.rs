@@ -35,11 +35,11 @@ pub struct System {
 
 impl System {
     pub async fn start() -> Self {
-        Self::start_with(|_| ()).await
+        Self::start_with(Clock::system(), |_| ()).await
     }
 
-    /// With settings that the test changes.
-    pub async fn start_with(change: impl FnOnce(&mut api::Settings)) -> Self {
+    /// With an API whose clock is this, and settings that the test changes.
+    pub async fn start_with(clock: Clock, change: impl FnOnce(&mut api::Settings)) -> Self {
         let db = Database::fresh().await;
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::local(dir.path()).unwrap();
@@ -48,7 +48,7 @@ impl System {
         let deps = api::Deps {
             store: db.store.clone(),
             objects: objects.clone(),
-            clock: Clock::system(),
+            clock,
             pepper: pepper.clone(),
             join_token: join_token.clone(),
         };
