@@ -43,8 +43,12 @@ pub(crate) async fn authenticate(parts: &mut Parts, _address: IpAddr, app: &App)
 async fn check(credential: &str, app: &App) -> Result<Known> {
     const REFUSED: ApiError = ApiError::Unauthorized("the credential is not valid, or not any more");
     // The checksum refuses typing errors and guesses without a query.
-    let kind = kind_of(credential).ok_or(REFUSED)?;
-    if !matches!(kind, CredentialKind::ApiKey | CredentialKind::Session) {
+    let kind = kind_of(credential);
+    let known_kind = match kind {
+        Some(kind) => matches!(kind, CredentialKind::ApiKey | CredentialKind::Session),
+        None => crate::identity::looks_like_token(credential),
+    };
+    if !known_kind {
         return Err(REFUSED);
     }
     let hash = app.pepper.hash(credential);
@@ -53,12 +57,13 @@ async fn check(credential: &str, app: &App) -> Result<Known> {
         Some(hit) => hit,
         None => {
             let epoch = app.credentials.epoch();
-            let mut tx = app.store.system().await?;
             let found = match kind {
-                CredentialKind::ApiKey => store::credentials::of_key(&mut tx, &hash).await?,
-                _ => store::credentials::of_session(&mut tx, &hash).await?,
+                Some(CredentialKind::ApiKey) => {
+                    store::credentials::of_key(&mut app.store.system().await?, &hash).await?
+                }
+                Some(_) => store::credentials::of_session(&mut app.store.system().await?, &hash).await?,
+                None => Some(crate::identity::known(app, credential, now).await?),
             };
-            drop(tx);
             let found = found.ok_or(REFUSED)?;
             app.credentials.put(hash, found.clone(), now, epoch);
             (found, true)

@@ -42,6 +42,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(crate::tenants::router())
         .merge(crate::projects::router())
         .merge(crate::accounts::router())
+        .merge(crate::identity::router())
         .merge(crate::keys::router())
         .merge(crate::models::router())
         .merge(crate::endpoints::router())

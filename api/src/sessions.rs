@@ -1,8 +1,8 @@
 //! Signing in and out with a local account.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use domain::keys::{CredentialKind, mint};
 use domain::principals::{Credential, Principal, Role};
 use domain::tenants::Tenant;
@@ -17,7 +17,7 @@ use crate::access::Scope;
 use crate::extract::Json;
 use crate::fields;
 use crate::passwords::MAX_PASSWORD_BYTES;
-use crate::problem::{ApiError, Result};
+use crate::problem::{ApiError, Result, chain};
 use crate::state::App;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -98,9 +98,20 @@ async fn create_session(
     Ok((StatusCode::CREATED, Json(CreatedSession { token, expires_at, principal })))
 }
 
-/// Sign out: end the session that this request comes with.
-#[utoipa::path(delete, path = "/api/v1/sessions/current", tag = "sessions", responses((status = 204)))]
-async fn delete_session(scope: Scope, State(app): State<App>) -> Result<Response> {
+/// Where to go to sign out at the identity provider too.
+#[derive(Serialize, utoipa::ToSchema)]
+struct SignedOut {
+    /// A page of the identity provider that the browser should open.
+    provider_logout_url: String,
+}
+
+/// Sign out: end the session that this request comes with
+///
+/// Where it began at an identity provider with a page to sign out, the answer
+/// names that page.
+#[utoipa::path(delete, path = "/api/v1/sessions/current", tag = "sessions",
+    responses((status = 200, body = SignedOut), (status = 204)))]
+async fn delete_session(scope: Scope, State(app): State<App>, headers: HeaderMap) -> Result<Response> {
     let (Credential::Session(id), Some(principal)) = (scope.caller.credential, scope.caller.principal) else {
         return Err(ApiError::Invalid("the request comes with no session to end".to_owned()));
     };
@@ -108,7 +119,16 @@ async fn delete_session(scope: Scope, State(app): State<App>) -> Result<Response
     store::sessions::revoke(&mut change, principal, id, app.clock.now()).await?;
     change.revoke(id).await?;
     change.record(format!("session:{id}"), serde_json::json!({})).await?;
-    change.done().await
+    let done = change.done().await?;
+    // Asked after the session is over, which it is in any case.
+    Ok(match crate::identity::logout_url(&app, scope.caller.credential, &headers).await {
+        Ok(Some(provider_logout_url)) => Json(SignedOut { provider_logout_url }).into_response(),
+        Ok(None) => done,
+        Err(e) => {
+            tracing::warn!(error = chain(&e), "Cannot name the provider's page to sign out");
+            done
+        }
+    })
 }
 
 /// Who a credential stands for.

@@ -54,6 +54,9 @@ pub struct Settings {
     /// Networks of proxies whose `X-Forwarded-For` is believed, e.g. `10.0.0.0/8`.
     #[schema(value_type = Vec<String>)]
     pub trusted_proxies: Vec<IpNet>,
+    /// Take identity providers over plain http where they are on this machine
+    /// itself (loopback). For trying things out and for tests.
+    pub identity_plain_http_on_loopback: bool,
     /// How long a checked credential is remembered, in seconds; at most 60. A
     /// revocation ends it earlier.
     pub credential_cache_ttl_secs: u64,
@@ -82,6 +85,7 @@ impl Default for Settings {
             session_idle_secs: 3600,
             requests_per_minute: 6000,
             trusted_proxies: Vec::new(),
+            identity_plain_http_on_loopback: false,
             credential_cache_ttl_secs: 30,
             credential_cache_entries: 10_000,
         }

@@ -64,6 +64,8 @@ pub struct Inner {
     pub(crate) tenant_policies: TenantPolicyCache,
     /// How often callers call.
     pub rates: Rates,
+    /// Identity providers.
+    pub identity: crate::identity::Identity,
     /// Password hashing, a few at a time.
     pub passwords: Passwords,
     /// Failed sign-ins.
@@ -94,6 +96,7 @@ impl App {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
+        let identity = crate::identity::Identity::new(&settings, &deps.store, &deps.clock)?;
         Ok(Self(Arc::new(Inner {
             store: deps.store,
             objects: deps.objects,
@@ -107,6 +110,7 @@ impl App {
             policies,
             tenant_policies: TenantPolicyCache::default(),
             rates: Rates::default(),
+            identity,
             passwords: Passwords::new(),
             logins: LoginLimiter::default(),
             routes: crate::gateway::Routes::default(),

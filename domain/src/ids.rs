@@ -52,10 +52,10 @@ ids! {
     ProjectId,
     /// A person, service account or worker.
     PrincipalId,
-    /// An API key.
-    KeyId,
     /// An identity provider.
     ProviderId,
+    /// An API key.
+    KeyId,
     /// A tenant's own restriction.
     RestrictionId,
     /// A model.

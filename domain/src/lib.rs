@@ -6,6 +6,7 @@ pub mod accelerators;
 pub mod audit;
 pub mod endpoints;
 pub mod files;
+pub mod identity;
 pub mod ids;
 pub mod inference;
 pub mod jobs;

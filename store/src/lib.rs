@@ -11,6 +11,7 @@ pub mod endpoints;
 pub mod files;
 pub mod health;
 pub mod idempotency;
+pub mod identity;
 pub mod jobs;
 pub mod keys;
 pub mod leadership;

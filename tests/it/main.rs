@@ -6,7 +6,10 @@
 mod batches;
 mod catalogue;
 mod fleet;
+mod identity;
 mod inference;
 mod isolation;
+mod keycloak;
 mod placement;
+mod sign_in;
 mod up;

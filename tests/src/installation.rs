@@ -225,7 +225,7 @@ pub async fn alone() -> RwLockWriteGuard<'static, Installation> {
     shared().await.write().await
 }
 
-fn pid(id: u32) -> Pid {
+pub(crate) fn pid(id: u32) -> Pid {
     Pid::from_raw(i32::try_from(id).expect("process ids are small"))
 }
 
@@ -235,7 +235,7 @@ fn secret(path: &Path) -> String {
     std::fs::read_to_string(path).expect("the secret is text").trim().to_owned()
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }
 

@@ -3,9 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+pub mod browser;
 pub mod database;
 pub mod http;
 pub mod installation;
+pub mod issuer;
+pub mod keycloak;
+pub mod ministries;
 pub mod python;
 pub mod stage;
 pub mod system;

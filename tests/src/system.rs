@@ -35,6 +35,11 @@ pub struct System {
 
 impl System {
     pub async fn start() -> Self {
+        Self::start_with(Clock::system(), |_| ()).await
+    }
+
+    /// With an API whose clock is this, and settings that the test changes.
+    pub async fn start_with(clock: Clock, change: impl FnOnce(&mut api::Settings)) -> Self {
         let db = Database::fresh().await;
         let dir = tempfile::tempdir().unwrap();
         let objects = Objects::local(dir.path()).unwrap();
@@ -43,12 +48,13 @@ impl System {
         let deps = api::Deps {
             store: db.store.clone(),
             objects: objects.clone(),
-            clock: Clock::system(),
+            clock,
             pepper: pepper.clone(),
             join_token: join_token.clone(),
         };
         let any = "127.0.0.1:0".parse().unwrap();
-        let settings = api::Settings { listen: any, internal_listen: any, ..api::Settings::default() };
+        let mut settings = api::Settings { listen: any, internal_listen: any, ..api::Settings::default() };
+        change(&mut settings);
         let server = api::Server::bind(settings, deps).await.unwrap();
         let (base, public) = (format!("http://{}/internal/v1", server.internal_addr), server.public_addr);
         let shutdown = CancellationToken::new();

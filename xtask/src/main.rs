@@ -6,6 +6,7 @@ mod cache;
 mod check;
 mod deny;
 mod generate;
+mod keycloak;
 mod model;
 mod portal;
 mod process;

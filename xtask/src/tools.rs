@@ -1,10 +1,16 @@
 //! Programs that must be on the machine, each with what to install if not.
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
 
 use crate::process;
+
+const READ_BYTES: usize = 1 << 20;
 
 /// Oldest Node.js that builds the portal.
 const OLDEST_NODE: u32 = 20;
@@ -37,6 +43,38 @@ pub fn python() -> Result<()> {
     version("python3", "--version")
         .context("Python 3 is missing: install it (Debian, Ubuntu: `apt-get install python3 python3-venv python3-pip`; Fedora: `dnf install python3 python3-pip`)")?;
     Ok(())
+}
+
+/// The major version of the machine's Java.
+pub fn java() -> Result<u32> {
+    let hint = "Java is missing, Keycloak runs on it: install it \
+                (Debian, Ubuntu: `apt-get install default-jre-headless`; Fedora: `dnf install java-latest-openjdk-headless`)";
+    // It says its version on standard error.
+    let output = Command::new("java").arg("-version").output().context(hint)?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let major =
+        text.split('"').nth(1).and_then(|version| version.split(['.', '-', '+']).next()?.parse().ok());
+    major.with_context(|| format!("{hint}; `java -version` says: {}", text.trim()))
+}
+
+pub fn maven() -> Result<()> {
+    version("mvn", "--version")
+        .context("Maven is missing, Keycloak is fetched with it: install it (Debian, Ubuntu: `apt-get install maven`; Fedora: `dnf install maven`)")?;
+    Ok(())
+}
+
+/// The digest of a file, in hexadecimal.
+pub fn sha256(path: &Path) -> Result<String> {
+    let read = || -> io::Result<String> {
+        let (mut file, mut hasher, mut buffer) = (File::open(path)?, Sha256::new(), vec![0; READ_BYTES]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hex::encode(hasher.finalize())),
+                bytes => hasher.update(&buffer[..bytes]),
+            }
+        }
+    };
+    read().with_context(|| format!("cannot read {}", path.display()))
 }
 
 fn version(program: &str, argument: &str) -> Result<String> {

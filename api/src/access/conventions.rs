@@ -22,7 +22,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 /// Longest Idempotency-Key.
 const MAX_KEY_BYTES: usize = 255;
 /// POSTs that make nothing which could be made twice.
-const REPEATABLE: [&str; 0] = [];
+const REPEATABLE: [&str; 1] = ["check_identity_provider"];
 
 /// A request's Idempotency-Key, bound to who sent it.
 #[derive(Clone, Debug)]
