@@ -9,6 +9,7 @@ pub mod http;
 pub mod installation;
 pub mod keycloak;
 pub mod python;
+pub mod schemathesis;
 pub mod stage;
 pub mod system;
 pub mod wait;
