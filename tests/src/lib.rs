@@ -11,6 +11,7 @@ pub mod issuer;
 pub mod keycloak;
 pub mod ministries;
 pub mod python;
+pub mod schemathesis;
 pub mod stage;
 pub mod system;
 pub mod wait;
