@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::exists;
+use crate::pages::Ids;
 use crate::{StoreError, SystemTx, Tx};
 
 struct Row {
@@ -89,10 +90,10 @@ pub async fn list(
     query_as!(
         Row,
         "SELECT id, tenant_id, login, display_name, role, created_at FROM principals
-         WHERE tenant_id IS NOT DISTINCT FROM $1 AND ($2::uuid IS NULL OR id < $2)
+         WHERE tenant_id IS NOT DISTINCT FROM $1 AND id <= $2
          ORDER BY id DESC LIMIT $3",
         tenant.map(|t| t.0),
-        before.map(|id| id.0),
+        Ids::before(before.map(|id| id.0)).to,
         i64::from(limit),
     )
     .fetch_all(tx.conn())

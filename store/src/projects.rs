@@ -58,8 +58,8 @@ pub async fn list(tx: &mut TenantTx, after: Option<&str>, limit: u32) -> Result<
     query_as!(
         Row,
         "SELECT id, tenant_id, slug, name, created_at FROM projects
-         WHERE $1::text IS NULL OR slug > $1 ORDER BY slug LIMIT $2",
-        after,
+         WHERE slug > $1 ORDER BY slug LIMIT $2",
+        after.unwrap_or_default(),
         i64::from(limit),
     )
     .fetch_all(tx.conn())

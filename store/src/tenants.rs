@@ -73,8 +73,8 @@ pub async fn list(tx: &mut impl Tx, after: Option<&str>, limit: u32) -> Result<V
     query_as!(
         Row,
         "SELECT id, slug, name, created_at FROM tenants
-         WHERE $1::text IS NULL OR slug > $1 ORDER BY slug LIMIT $2",
-        after,
+         WHERE slug > $1 ORDER BY slug LIMIT $2",
+        after.unwrap_or_default(),
         i64::from(limit),
     )
     .fetch_all(tx.conn())
