@@ -6,6 +6,7 @@
 pub mod database;
 pub mod http;
 pub mod installation;
+pub mod interleaving;
 pub mod python;
 pub mod stage;
 pub mod system;

@@ -55,3 +55,8 @@ CREATE FUNCTION bench.part(wanted integer, tenants integer, part integer, parts 
     WHERE kind = wanted
     ORDER BY bench.ms(wanted, t::integer, k::integer)
 $$;
+
+-- A new identifier, of now.
+CREATE FUNCTION bench.fresh() RETURNS uuid LANGUAGE sql VOLATILE
+    RETURN (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7000'
+        || overlay(md5(random()::text) PLACING '8' FROM 1 FOR 1)::char(16))::uuid;
