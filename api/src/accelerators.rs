@@ -5,7 +5,7 @@ use domain::accelerators::AcceleratorClass;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::Authenticated;
+use crate::access::Scope;
 use crate::cursor::Page;
 use crate::extract::Json;
 use crate::problem::Result;
@@ -18,10 +18,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 /// Every accelerator class.
 #[utoipa::path(get, path = "/api/v1/accelerator-classes", tag = "accelerator-classes",
     responses((status = 200, body = Page<AcceleratorClass>)))]
-async fn list_accelerator_classes(
-    _: Authenticated,
-    State(app): State<App>,
-) -> Result<Json<Page<AcceleratorClass>>> {
+async fn list_accelerator_classes(_: Scope, State(app): State<App>) -> Result<Json<Page<AcceleratorClass>>> {
     let data = store::accelerators::classes(&mut app.store.system().await?).await?;
     Ok(Json(Page { items: data, next: None }))
 }

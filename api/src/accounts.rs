@@ -1,7 +1,7 @@
 //! Local accounts, and the first administrator.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use domain::Clock;
 use domain::principals::{Principal, Role};
 use serde::Deserialize;
@@ -10,13 +10,13 @@ use store::principals::NewPrincipal;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Scope, TenantParam};
+use crate::access::{Scope, TenantParam};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Query};
+use crate::fields;
 use crate::passwords::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, Passwords};
 use crate::problem::{ApiError, Result};
 use crate::state::App;
-use crate::{audit, fields};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list_accounts, create_account))
@@ -30,7 +30,6 @@ async fn list_accounts(
     State(app): State<App>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<Principal>>> {
-    scope.administers()?;
     let paging = page.of(List { name: "accounts", tenant: scope.tenant, pepper: &app.pepper })?;
     let mut tx = app.store.system().await?;
     let rows = store::principals::list(&mut tx, scope.tenant, paging.after()?, paging.fetch()).await?;
@@ -48,7 +47,8 @@ struct CreateAccount {
     /// At least 12 characters.
     #[schema(format = Password, min_length = 12)]
     password: String,
-    /// `tenant_admin` or `developer` in a tenant, `platform_admin` on the platform.
+    /// In a tenant `tenant_admin`, `auditor`, `developer`, `user`, `viewer` or `member`; on the platform
+    /// `platform_admin`, `model_approver` or `auditor`.
     role: Role,
 }
 
@@ -60,16 +60,14 @@ async fn create_account(
     scope: Scope,
     State(app): State<App>,
     Json(new): Json<CreateAccount>,
-) -> Result<(StatusCode, Json<Principal>)> {
-    scope.administers()?;
+) -> Result<Response> {
     match (scope.tenant, new.role) {
-        (None, Role::PlatformAdmin) | (Some(_), Role::TenantAdmin | Role::Developer) => {}
+        (None, role) if role.is_of_platform() => {}
+        (Some(_), role) if role.is_of_tenant() => {}
         (None, _) => {
             return Err(ApiError::field("role", "belongs to a tenant: name it with ?tenant=SLUG"));
         }
-        (Some(_), Role::PlatformAdmin) => {
-            return Err(ApiError::field("role", "must be tenant_admin or developer in a tenant"));
-        }
+        (Some(_), _) => return Err(ApiError::field("role", "is one of the platform's, not of a tenant")),
     }
     let login = fields::login(&new.login)?;
     let display_name = fields::name("display_name", &new.display_name)?;
@@ -81,15 +79,14 @@ async fn create_account(
         display_name: &display_name,
         role: new.role,
         password_hash: &password_hash,
+        must_change_password: false,
     };
-    let mut tx = app.store.system().await?;
-    let principal = store::principals::create(&mut tx, principal, app.clock.now()).await?;
-    let object = format!("principal:{}", principal.id);
-    let mut event = audit::event(&app, &scope.caller, scope.tenant, "create_account", object);
-    event.detail = serde_json::json!({ "role": new.role });
-    store::audit::record(&mut tx, &event).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(principal)))
+    let mut change = scope.system_change(&app).await?;
+    let principal = store::principals::create(&mut change, principal, app.clock.now()).await?;
+    let detail = serde_json::json!({ "login": principal.login, "role": principal.role });
+    change.record(format!("principal:{}", principal.id), detail).await?;
+    change.tag(principal.revision);
+    change.created(&principal).await
 }
 
 fn check_password(password: &str) -> Result<()> {
@@ -135,6 +132,7 @@ pub async fn bootstrap_admin(
         display_name: "Platform administrator",
         role: Role::PlatformAdmin,
         password_hash: &password_hash,
+        must_change_password: false,
     };
     let now = clock.now();
     let principal = store::principals::create(&mut tx, new, now).await?;

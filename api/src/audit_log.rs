@@ -5,7 +5,7 @@ use domain::audit::AuditEvent;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Scope, TenantParam};
+use crate::access::{Scope, TenantParam};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Query};
 use crate::problem::Result;
@@ -26,11 +26,6 @@ async fn list_audit_events(
 ) -> Result<Json<Page<AuditEvent>>> {
     let paging = page.of(List { name: "audit", tenant: scope.tenant, pepper: &app.pepper })?;
     let (before, limit) = (paging.after()?, paging.fetch());
-    let rows = match scope.tenant {
-        Some(tenant) => {
-            store::audit::list(&mut app.store.tenant(tenant).await?, Some(tenant), before, limit).await?
-        }
-        None => store::audit::list(&mut app.store.system().await?, None, before, limit).await?,
-    };
+    let rows = store::audit::list(&mut scope.read(&app).await?, scope.tenant, before, limit).await?;
     Ok(Json(paging.page(rows, |event| event.id.to_string())))
 }

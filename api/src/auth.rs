@@ -1,167 +1,26 @@
 //! Who calls: bearer credentials, checked against a short-lived cache that
-//! revocation empties, and the scope that follows from them.
+//! revocation empties.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri};
+use domain::Timestamp;
 use domain::keys::{CredentialKind, kind_of};
-use domain::principals::{Caller, Role};
-use domain::tenants::Slug;
-use domain::{KeyId, TenantId, Timestamp};
-use store::keys::Credential;
-use store::{SystemTx, TenantTx};
+use domain::principals::Credential;
+use store::credentials::Known;
 use uuid::Uuid;
 
-use crate::audit::CallerSlot;
 use crate::problem::{ApiError, Result};
 use crate::state::App;
 
 /// `last_used_at` of a key is written at most this often.
 pub(crate) const LAST_USED_RESOLUTION: Duration = Duration::from_secs(60);
-
-/// Somebody with a valid credential, of any role.
-#[derive(Clone, Debug)]
-pub struct Authenticated(pub Caller);
-
-/// A platform administrator.
-#[derive(Clone, Debug)]
-pub struct Admin(pub Caller);
-
-/// A caller and the tenant it acts in: its own, or for a platform
-/// administrator the one named by `?tenant=SLUG`.
-#[derive(Clone, Debug)]
-pub struct TenantScope {
-    /// Who.
-    pub caller: Caller,
-    /// In which tenant.
-    pub tenant: TenantId,
-}
-
-/// A [`TenantScope`] of who administers the tenant.
-#[derive(Clone, Debug)]
-pub struct TenantAdminScope(pub TenantScope);
-
-/// Where a caller acts: in a tenant, or for a platform administrator who names
-/// none, on the platform itself.
-#[derive(Clone, Debug)]
-pub struct Scope {
-    /// Who.
-    pub caller: Caller,
-    /// In which tenant; `None` is the platform.
-    pub tenant: Option<TenantId>,
-}
-
-impl Scope {
-    /// Refuses who does not administer this tenant, or the platform.
-    pub fn administers(&self) -> Result<()> {
-        match self.caller.role {
-            Role::PlatformAdmin | Role::TenantAdmin => Ok(()),
-            Role::Developer => Err(NOT_TENANT_ADMIN),
-        }
-    }
-}
-
-const NOT_TENANT_ADMIN: ApiError = ApiError::Forbidden("only an administrator of the tenant may do this");
-
-/// The tenant to act in.
-#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "documents the parameter that the scope extractors read")]
-pub struct TenantParam {
-    /// Short name of the tenant to act in, for platform administrators; everyone else acts in its own.
-    tenant: Option<Slug>,
-}
-
-impl TenantScope {
-    /// A transaction on the tenant's rows.
-    pub async fn tx(&self, app: &App) -> Result<TenantTx> {
-        Ok(app.store.tenant(self.tenant).await?)
-    }
-}
-
-impl FromRequestParts<App> for Authenticated {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        authenticate(parts, app).await.map(Self)
-    }
-}
-
-impl FromRequestParts<App> for Admin {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        let caller = authenticate(parts, app).await?;
-        match caller.role {
-            Role::PlatformAdmin => Ok(Self(caller)),
-            Role::TenantAdmin | Role::Developer => {
-                Err(ApiError::Forbidden("only a platform administrator may do this"))
-            }
-        }
-    }
-}
-
-impl FromRequestParts<App> for TenantScope {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        let caller = authenticate(parts, app).await?;
-        tenant_scope(caller, &parts.uri, app).await
-    }
-}
-
-impl FromRequestParts<App> for TenantAdminScope {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        let caller = authenticate(parts, app).await?;
-        if caller.role == Role::Developer {
-            return Err(NOT_TENANT_ADMIN);
-        }
-        tenant_scope(caller, &parts.uri, app).await.map(Self)
-    }
-}
-
-impl FromRequestParts<App> for Scope {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        let caller = authenticate(parts, app).await?;
-        let tenant = acts_in(&caller, &parts.uri, app).await?;
-        Ok(Self { caller, tenant })
-    }
-}
-
-async fn tenant_scope(caller: Caller, uri: &Uri, app: &App) -> Result<TenantScope> {
-    match acts_in(&caller, uri, app).await? {
-        Some(tenant) => Ok(TenantScope { caller, tenant }),
-        None => Err(ApiError::Malformed("name the tenant to act in with ?tenant=SLUG".to_owned())),
-    }
-}
-
-async fn acts_in(caller: &Caller, uri: &Uri, app: &App) -> Result<Option<TenantId>> {
-    let Some(slug) = named_tenant(uri)? else { return Ok(caller.tenant) };
-    let named = match caller.tenant {
-        // Row-level security shows only its own tenant.
-        Some(own) => store::tenants::by_slug(&mut app.store.tenant(own).await?, &slug).await?,
-        None => store::tenants::by_slug(&mut app.store.system().await?, &slug).await?,
-    };
-    Ok(Some(named.id))
-}
-
-/// The `tenant` of the query string.
-pub(crate) fn named_tenant(uri: &Uri) -> Result<Option<Slug>> {
-    let query = uri.query().unwrap_or_default();
-    let named = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "tenant");
-    // A text that is no slug names no tenant.
-    named.map(|(_, slug)| slug.parse().map_err(|_| ApiError::NotFound("tenant"))).transpose()
-}
 
 /// The credential in `Authorization: Bearer`.
 pub fn bearer(headers: &HeaderMap) -> Result<&str> {
@@ -176,19 +35,12 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str> {
     Ok(credential.trim())
 }
 
-async fn authenticate(parts: &mut Parts, app: &App) -> Result<Caller> {
-    // A second extractor of the same request has it already.
-    if let Some(known) = parts.extensions.get::<CallerSlot>().and_then(CallerSlot::get) {
-        return Ok(known.clone());
-    }
-    let caller = check(bearer(&parts.headers)?, app).await?;
-    if let Some(slot) = parts.extensions.get::<CallerSlot>() {
-        slot.set(caller.clone());
-    }
-    Ok(caller)
+/// Who a request comes from.
+pub(crate) async fn authenticate(parts: &mut Parts, _address: IpAddr, app: &App) -> Result<Known> {
+    check(bearer(&parts.headers)?, app).await
 }
 
-async fn check(credential: &str, app: &App) -> Result<Caller> {
+async fn check(credential: &str, app: &App) -> Result<Known> {
     const REFUSED: ApiError = ApiError::Unauthorized("the credential is not valid, or not any more");
     // The checksum refuses typing errors and guesses without a query.
     let kind = kind_of(credential).ok_or(REFUSED)?;
@@ -203,8 +55,8 @@ async fn check(credential: &str, app: &App) -> Result<Caller> {
             let epoch = app.credentials.epoch();
             let mut tx = app.store.system().await?;
             let found = match kind {
-                CredentialKind::ApiKey => store::keys::find(&mut tx, &hash).await?,
-                _ => store::keys::find_session(&mut tx, &hash).await?,
+                CredentialKind::ApiKey => store::credentials::of_key(&mut tx, &hash).await?,
+                _ => store::credentials::of_session(&mut tx, &hash).await?,
             };
             drop(tx);
             let found = found.ok_or(REFUSED)?;
@@ -215,24 +67,30 @@ async fn check(credential: &str, app: &App) -> Result<Caller> {
     if found.expires_at.is_some_and(|at| at <= now) {
         return Err(REFUSED);
     }
-    if let (true, Some(key)) = (note_use, found.caller.key) {
-        note_last_use(app, key, now);
+    if note_use {
+        note_last_use(app, found.caller.credential, now);
     }
-    Ok(found.caller)
+    Ok(found)
 }
 
 /// Off the request's path; lost if the process dies, which only makes the
 /// figure a little older.
-fn note_last_use(app: &App, key: KeyId, now: Timestamp) {
+fn note_last_use(app: &App, credential: Credential, now: Timestamp) {
     let task = app.clone();
     app.tasks.spawn(async move {
         let noted = async {
-            let mut tx: SystemTx = task.store.system().await?;
-            store::keys::note_use(&mut tx, key, now, LAST_USED_RESOLUTION).await?;
+            let mut tx = task.store.system().await?;
+            match credential {
+                Credential::Key(key) => store::keys::note_use(&mut tx, key, now, LAST_USED_RESOLUTION).await?,
+                Credential::Session(id) => {
+                    store::sessions::note_use(&mut tx, id, now, LAST_USED_RESOLUTION).await?;
+                }
+                Credential::Token(_) => {}
+            }
             tx.commit().await
         };
         if let Err(e) = noted.await {
-            tracing::warn!(key.id = %key, error = crate::problem::chain(&e), "Cannot note the use of key {key}");
+            tracing::warn!(%credential, error = crate::problem::chain(&e), "Cannot note the use of {credential}");
         }
     });
 }
@@ -256,7 +114,7 @@ struct Entries {
 
 #[derive(Debug)]
 struct Entry {
-    credential: Credential,
+    known: Known,
     checked_at: Timestamp,
     use_noted_at: Timestamp,
 }
@@ -271,7 +129,7 @@ impl CredentialCache {
     }
 
     /// The credential, and whether its use should be noted now.
-    fn get(&self, hash: &[u8; 32], now: Timestamp) -> Option<(Credential, bool)> {
+    fn get(&self, hash: &[u8; 32], now: Timestamp) -> Option<(Known, bool)> {
         let mut entries = self.lock();
         let entry = entries.by_hash.get_mut(hash)?;
         if now.since(entry.checked_at) >= self.ttl {
@@ -282,14 +140,14 @@ impl CredentialCache {
         if note {
             entry.use_noted_at = now;
         }
-        Some((entry.credential.clone(), note))
+        Some((entry.known.clone(), note))
     }
 
     fn epoch(&self) -> u64 {
         self.lock().epoch
     }
 
-    fn put(&self, hash: [u8; 32], credential: Credential, now: Timestamp, epoch: u64) {
+    fn put(&self, hash: [u8; 32], known: Known, now: Timestamp, epoch: u64) {
         let mut entries = self.lock();
         if !self.listening.load(Ordering::Relaxed) || entries.epoch != epoch {
             return;
@@ -301,15 +159,18 @@ impl CredentialCache {
                 entries.by_hash.clear();
             }
         }
-        entries.by_hash.insert(hash, Entry { credential, checked_at: now, use_noted_at: now });
+        entries.by_hash.insert(hash, Entry { known, checked_at: now, use_noted_at: now });
     }
 
-    /// Forgets the key, session or principal with this id.
+    /// Forgets the key or session with this id, or all of the account or tenant.
     pub(crate) fn forget(&self, id: Uuid) {
         let mut entries = self.lock();
         entries.epoch += 1;
         entries.by_hash.retain(|_, e| {
-            e.credential.id != id && e.credential.caller.principal.is_none_or(|principal| principal.0 != id)
+            let caller = &e.known.caller;
+            e.known.id != id
+                && caller.principal.is_none_or(|principal| principal.0 != id)
+                && caller.tenant.is_none_or(|tenant| tenant.0 != id)
         });
     }
 
@@ -324,17 +185,23 @@ impl CredentialCache {
 
 #[cfg(test)]
 mod tests {
+    use domain::KeyId;
+    use domain::principals::{Caller, Role};
+
     use super::*;
 
-    fn credential(id: Uuid) -> Credential {
+    fn credential(id: Uuid) -> Known {
         let caller = Caller {
             tenant: None,
-            project: None,
             principal: None,
-            key: Some(KeyId(id)),
+            credential: Credential::Key(KeyId(id)),
             role: Role::Developer,
+            memberships: [].into(),
+            bounds: None,
+            must_change_password: false,
+            one_time_code: false,
         };
-        Credential { id, caller, expires_at: None }
+        Known { id, caller, tenant: None, expires_at: None, seen_at: None }
     }
 
     fn cache() -> CredentialCache {

@@ -25,6 +25,7 @@ async fn listen(app: App) {
             Ok(mut changes) => {
                 // What changed before this moment was not heard.
                 app.credentials.reset(true);
+                app.tenant_policies.reset(true);
                 tell(&app, Change::Anything);
                 loop {
                     match changes.next().await {
@@ -39,6 +40,7 @@ async fn listen(app: App) {
             Err(e) => tracing::warn!(error = chain(&e), "Cannot listen to the database's notifications"),
         }
         app.credentials.reset(false);
+        app.tenant_policies.reset(false);
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -49,7 +51,20 @@ fn tell(app: &App, change: Change) {
             Ok(id) => app.credentials.forget(id),
             Err(_) => app.credentials.reset(true),
         },
-        Change::Anything => app.credentials.reset(true),
+        Change::Of(Topic::Tenants, subject) => match subject.parse::<Uuid>() {
+            Ok(id) => {
+                app.credentials.forget(id);
+                app.tenant_policies.forget(id.into());
+            }
+            Err(_) => {
+                app.credentials.reset(true);
+                app.tenant_policies.reset(true);
+            }
+        },
+        Change::Anything => {
+            app.credentials.reset(true);
+            app.tenant_policies.reset(true);
+        }
         Change::Of(..) => {}
     }
     app.fleet.tell(&change);

@@ -1,7 +1,7 @@
 //! Endpoints: intent, written here; the scheduler makes it true.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use domain::accelerators::{CPU_CLASS, ResourceRequest};
 use domain::endpoints::{Endpoint, MAX_REPLICAS};
 use domain::models::{ModelVersion, Sha256Digest};
@@ -15,7 +15,7 @@ use store::endpoints::{EndpointRef, NewEndpoint};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{TenantParam, TenantScope};
+use crate::access::{Change, IfMatch, Tagged, TenantParam, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::keys::missing;
@@ -46,7 +46,7 @@ async fn list_endpoints(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<Endpoint>>> {
     let paging = page.of(List { name: "endpoints", tenant: Some(scope.tenant), pepper: &app.pepper })?;
-    let rows = store::endpoints::list(&mut scope.tx(&app).await?, paging.after()?, paging.fetch()).await?;
+    let rows = store::endpoints::list(&mut scope.read(&app).await?, paging.after()?, paging.fetch()).await?;
     Ok(Json(paging.page(rows, |endpoint| endpoint.id.to_string())))
 }
 
@@ -85,12 +85,12 @@ async fn create_endpoint(
     scope: TenantScope,
     State(app): State<App>,
     Json(new): Json<CreateEndpoint>,
-) -> Result<(StatusCode, Json<Endpoint>)> {
+) -> Result<Response> {
     check_replicas(new.replicas)?;
-    let mut tx = scope.tx(&app).await?;
-    let project = project(&mut tx, &scope.caller, new.project.as_ref()).await?;
-    let version = version(&mut tx, &new).await?;
-    let resources = resources(&mut tx, new.resources, &version).await?;
+    let mut change = scope.change(&app).await?;
+    let project = project(&mut change, &scope.caller, new.project.as_ref()).await?;
+    let version = version(&mut change, &new).await?;
+    let resources = resources(&mut change, new.resources, &version).await?;
     let endpoint = NewEndpoint {
         project,
         name: &new.name,
@@ -98,11 +98,12 @@ async fn create_endpoint(
         replicas: new.replicas,
         resources: &resources,
     };
-    let endpoint = store::endpoints::create(&mut tx, endpoint, app.clock.now()).await?;
+    let endpoint = store::endpoints::create(&mut change, endpoint, app.clock.now()).await?;
     let detail =
         serde_json::json!({ "name": endpoint.name, "digest": version.digest, "replicas": endpoint.replicas });
-    finish(tx, &app, &scope, "create_endpoint", endpoint.id, detail).await?;
-    Ok((StatusCode::CREATED, Json(endpoint)))
+    note(&mut change, endpoint.id, detail).await?;
+    change.tag(endpoint.revision);
+    change.created(&endpoint).await
 }
 
 fn check_replicas(replicas: u32) -> Result<()> {
@@ -122,12 +123,13 @@ async fn version(tx: &mut TenantTx, new: &CreateEndpoint) -> Result<ModelVersion
         .map_err(|e| missing(e, "version", "the model has no such version; list them with GET …/versions"))
 }
 
-/// The project that is named, else the key's, else the tenant's only one.
+/// The project that is named, else the key's, else the only one that the caller
+/// may deploy in. Row-level security hides the others.
 async fn project(tx: &mut TenantTx, caller: &Caller, named: Option<&Slug>) -> Result<ProjectId> {
-    let project = match (named, caller.project) {
+    Ok(match (named, caller.project()) {
         (Some(slug), _) => {
             let named = store::projects::by_slug(tx, slug).await;
-            named.map_err(|e| missing(e, "project", "names no project of this tenant"))?.id
+            named.map_err(|e| missing(e, "project", "names no project of this tenant that you may use"))?.id
         }
         (None, Some(own)) => own,
         (None, None) => match store::projects::list(tx, None, 2).await?.as_slice() {
@@ -135,17 +137,7 @@ async fn project(tx: &mut TenantTx, caller: &Caller, named: Option<&Slug>) -> Re
             [] => return Err(ApiError::field("project", "the tenant has no project yet; create one first")),
             _ => return Err(ApiError::field("project", "the tenant has several projects; name one")),
         },
-    };
-    may_use(caller, project)?;
-    Ok(project)
-}
-
-/// A key works for its own project only.
-fn may_use(caller: &Caller, project: ProjectId) -> Result<()> {
-    match caller.project {
-        Some(own) if own != project => Err(ApiError::Forbidden("the API key belongs to another project")),
-        _ => Ok(()),
-    }
+    })
 }
 
 async fn resources(
@@ -189,10 +181,12 @@ async fn get_endpoint(
     scope: TenantScope,
     State(app): State<App>,
     Path(endpoint): Path<String>,
-) -> Result<Json<Endpoint>> {
-    let mut tx = scope.tx(&app).await?;
+) -> Result<Tagged<Endpoint>> {
+    let mut tx = scope.read(&app).await?;
     let id = store::endpoints::resolve(&mut tx, &reference(&endpoint)?).await?;
-    Ok(Json(store::endpoints::get(&mut tx, id).await?))
+    let endpoint = store::endpoints::get(&mut tx, id).await?;
+    let revision = endpoint.revision;
+    Ok(Tagged(endpoint, revision))
 }
 
 /// What to change of an endpoint.
@@ -212,15 +206,16 @@ async fn update_endpoint(
     scope: TenantScope,
     State(app): State<App>,
     Path(endpoint): Path<String>,
+    IfMatch(expected): IfMatch,
     Json(update): Json<UpdateEndpoint>,
-) -> Result<Json<Endpoint>> {
+) -> Result<Response> {
     check_replicas(update.replicas)?;
-    let mut tx = scope.tx(&app).await?;
-    let id = own(&mut tx, &scope.caller, &endpoint).await?;
-    let endpoint = store::endpoints::scale(&mut tx, id, update.replicas).await?;
-    let detail = serde_json::json!({ "replicas": update.replicas });
-    finish(tx, &app, &scope, "update_endpoint", id, detail).await?;
-    Ok(Json(endpoint))
+    let mut change = scope.change(&app).await?;
+    let id = store::endpoints::resolve(&mut change, &reference(&endpoint)?).await?;
+    let endpoint = store::endpoints::scale(&mut change, id, update.replicas, expected).await?;
+    note(&mut change, id, serde_json::json!({ "replicas": update.replicas })).await?;
+    change.tag(endpoint.revision);
+    change.ok(&endpoint).await
 }
 
 /// Delete an endpoint, by its name or identifier. Its replicas finish what
@@ -232,35 +227,18 @@ async fn delete_endpoint(
     scope: TenantScope,
     State(app): State<App>,
     Path(endpoint): Path<String>,
-) -> Result<StatusCode> {
-    let mut tx = scope.tx(&app).await?;
-    let id = own(&mut tx, &scope.caller, &endpoint).await?;
-    store::endpoints::delete(&mut tx, id, app.clock.now()).await?;
-    finish(tx, &app, &scope, "delete_endpoint", id, serde_json::json!({})).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response> {
+    let mut change = scope.change(&app).await?;
+    let id = store::endpoints::resolve(&mut change, &reference(&endpoint)?).await?;
+    store::endpoints::delete(&mut change, id, app.clock.now()).await?;
+    note(&mut change, id, serde_json::json!({})).await?;
+    change.done().await
 }
 
-/// An endpoint that the caller may change.
-async fn own(tx: &mut TenantTx, caller: &Caller, endpoint: &str) -> Result<EndpointId> {
-    let id = store::endpoints::resolve(tx, &reference(endpoint)?).await?;
-    may_use(caller, store::endpoints::get(tx, id).await?.project_id)?;
-    Ok(id)
-}
-
-/// Audit, tell the scheduler and the gateways, commit.
-async fn finish(
-    mut tx: TenantTx,
-    app: &App,
-    scope: &TenantScope,
-    action: &'static str,
-    id: EndpointId,
-    detail: serde_json::Value,
-) -> Result<()> {
-    let mut event = scope.event(app, action, format!("endpoint:{id}"));
-    event.detail = detail;
-    store::audit::record(&mut tx, &event).await?;
-    store::outbox::publish(&mut tx, Topic::Desired, id, app.clock.now()).await?;
-    Ok(tx.commit().await?)
+/// Records what is done to an endpoint, and tells the scheduler and the gateways.
+async fn note(change: &mut Change<TenantTx>, id: EndpointId, detail: serde_json::Value) -> Result<()> {
+    change.record(format!("endpoint:{id}"), detail).await?;
+    change.publish(Topic::Desired, id).await
 }
 
 #[cfg(test)]

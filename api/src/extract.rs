@@ -1,13 +1,11 @@
 //! Extractors like axum's, whose refusals are problems and which refuse fields
 //! that nobody reads.
 
-use axum::RequestExt;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +18,7 @@ use crate::state::App;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
 
-/// The query string. `tenant` belongs to [`crate::auth::TenantScope`] and is
+/// The query string. `tenant` belongs to [`crate::access::TenantScope`] and is
 /// not part of `T`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Query<T>(pub T);
@@ -38,13 +36,28 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
                 "send JSON, with Content-Type: application/json".to_owned(),
             ));
         }
-        let limit = app.settings.max_body_bytes as u64;
-        let body = tokio::time::timeout(app.settings.body_timeout(), request.extract::<Bytes, _>())
-            .await
-            .map_err(|_| ApiError::TimedOut)?
-            .map_err(|e| body_error(&e, limit))?;
-        parse_json(&body).map(Self)
+        parse_json(&read(app, request).await?).map(Self)
     }
+}
+
+/// An ordinary body, whole.
+pub(crate) async fn read_body(app: &App, body: Body) -> Result<Bytes> {
+    read(app, Request::new(body)).await
+}
+
+async fn read(app: &App, request: Request) -> Result<Bytes> {
+    let limit = app.settings.max_body_bytes;
+    let body = axum::body::to_bytes(request.into_body(), limit);
+    match tokio::time::timeout(app.settings.body_timeout(), body).await {
+        Err(_) => Err(ApiError::TimedOut),
+        Ok(Err(e)) if is_too_long(&e) => Err(ApiError::TooLarge { limit: limit as u64 }),
+        Ok(Err(e)) => Err(stream_error(&e)),
+        Ok(Ok(body)) => Ok(body),
+    }
+}
+
+fn is_too_long(e: &axum::Error) -> bool {
+    e.source().is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
 }
 
 /// Reads JSON; refuses unknown fields by name.
@@ -82,18 +95,11 @@ fn without_position(e: &serde_json::Error) -> String {
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()) else { return false };
     let essence = value.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
         || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-fn body_error(rejection: &BytesRejection, limit: u64) -> ApiError {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return ApiError::TooLarge { limit };
-    }
-    stream_error(rejection)
 }
 
 /// What it means that a body could not be read to its end.

@@ -14,13 +14,14 @@ use domain::files::{File, FilePurpose};
 use domain::jobs::MAX_INPUT_BYTES;
 use domain::tenants::Slug;
 use serde::Deserialize;
+use serde_json::json;
 use store::files::Order;
 use store::objects::{PutError, Stored};
 use store::{StoreError, TenantTx};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::TenantScope;
+use crate::access::{Change, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::problem::{ApiError, Result, chain};
@@ -80,9 +81,9 @@ async fn create_file(
     scope: TenantScope,
     Query(query): Query<ProjectQuery>,
     request: Request,
-) -> Result<(StatusCode, Json<File>)> {
-    let file = receive(&app, &scope, query.project.as_ref(), request).await?;
-    Ok((StatusCode::CREATED, Json(file)))
+) -> Result<Response> {
+    receive(&app, &scope, query.project.as_ref(), request, async |change, file| change.created(&file).await)
+        .await
 }
 
 /// List files, newest first
@@ -94,7 +95,7 @@ async fn list_files(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<File>>> {
     let paging = query.of(List { name: "files", tenant: Some(scope.tenant), pepper: &app.pepper })?;
-    let mut tx = scope.tx(&app).await?;
+    let mut tx = scope.read(&app).await?;
     let limit = i64::from(paging.fetch());
     let found = store::files::list(&mut tx, None, Order::Newest, paging.after()?, limit).await?;
     Ok(Json(paging.page(found, |file| file.id.to_string())))
@@ -108,7 +109,7 @@ async fn get_file(
     scope: TenantScope,
     Path(file): Path<FileId>,
 ) -> Result<Json<File>> {
-    Ok(Json(store::files::get(&mut scope.tx(&app).await?, file).await?))
+    Ok(Json(store::files::get(&mut scope.read(&app).await?, file).await?))
 }
 
 /// Delete a file
@@ -120,9 +121,8 @@ async fn delete_file(
     State(app): State<App>,
     scope: TenantScope,
     Path(file): Path<FileId>,
-) -> Result<StatusCode> {
-    delete(&app, &scope, file).await?;
-    Ok(StatusCode::NO_CONTENT)
+) -> Result<Response> {
+    delete(&app, &scope, file, async |change| change.done().await).await
 }
 
 /// Download a file's content
@@ -133,26 +133,21 @@ async fn download_file(
     scope: TenantScope,
     Path(file): Path<FileId>,
 ) -> Result<Response> {
-    let file = store::files::get(&mut scope.tx(&app).await?, file).await?;
+    let file = store::files::get(&mut scope.read(&app).await?, file).await?;
     content(&app, &file).await
 }
 
 /// The project that a new object belongs to: that of the key, the one named,
-/// or the tenant's only one.
+/// or the only one the caller may use. Row-level security hides the others.
 pub(crate) async fn project_of(
     scope: &TenantScope,
     tx: &mut TenantTx,
     named: Option<&Slug>,
 ) -> Result<domain::ProjectId> {
-    let own = scope.caller.project;
     if let Some(slug) = named {
-        let project = store::projects::by_slug(tx, slug).await?.id;
-        return match own {
-            Some(own) if own != project => Err(ApiError::Forbidden("the key belongs to another project")),
-            _ => Ok(project),
-        };
+        return Ok(store::projects::by_slug(tx, slug).await?.id);
     }
-    if let Some(own) = own {
+    if let Some(own) = scope.caller.project() {
         return Ok(own);
     }
     match store::projects::list(tx, None, 2).await?.as_slice() {
@@ -165,14 +160,15 @@ pub(crate) async fn project_of(
 }
 
 /// Takes an upload in: content to the object store, then the file's row and
-/// its audit record. What cannot be recorded is not kept.
+/// its audit record, then `answer`. What cannot be recorded is not kept.
 pub(crate) async fn receive(
     app: &App,
     scope: &TenantScope,
     project: Option<&Slug>,
     request: Request,
-) -> Result<File> {
-    let project_id = project_of(scope, &mut scope.tx(app).await?, project).await?;
+    answer: impl AsyncFnOnce(Change<TenantTx>, File) -> Result<Response>,
+) -> Result<Response> {
+    let project_id = project_of(scope, &mut scope.read(app).await?, project).await?;
     let id = FileId::generate();
     let key = File::object_key(scope.tenant, id);
     let form = Multipart::from_request(request, app).await.map_err(|e| form_refused(&e))?;
@@ -190,13 +186,11 @@ pub(crate) async fn receive(
             sha256: stored.sha256,
             created_at: app.clock.now(),
         };
-        let mut event = scope.event(app, "create_file", format!("file:{id}"));
-        event.detail = serde_json::json!({"bytes": file.bytes, "sha256": file.sha256, "project": project_id});
-        let mut tx = scope.tx(app).await?;
-        store::files::create(&mut tx, &file).await?;
-        store::audit::record(&mut tx, &event).await?;
-        tx.commit().await?;
-        Ok(file)
+        let mut change = scope.change(app).await?;
+        store::files::create(&mut *change, &file).await?;
+        let detail = json!({"bytes": file.bytes, "sha256": file.sha256, "project": project_id});
+        change.record(format!("file:{id}"), detail).await?;
+        answer(change, file).await
     }
     .await;
     if kept.is_err() {
@@ -282,13 +276,18 @@ fn put_failed(e: PutError) -> ApiError {
 }
 
 /// Deletes a file and its content.
-pub(crate) async fn delete(app: &App, scope: &TenantScope, id: FileId) -> Result<()> {
-    let mut tx = scope.tx(app).await?;
-    let file = store::files::delete(&mut tx, id, app.clock.now()).await?;
-    store::audit::record(&mut tx, &scope.event(app, "delete_file", format!("file:{id}"))).await?;
-    tx.commit().await?;
+pub(crate) async fn delete(
+    app: &App,
+    scope: &TenantScope,
+    id: FileId,
+    answer: impl AsyncFnOnce(Change<TenantTx>) -> Result<Response>,
+) -> Result<Response> {
+    let mut change = scope.change(app).await?;
+    let file = store::files::delete(&mut change, id, app.clock.now()).await?;
+    change.record(format!("file:{id}"), json!({})).await?;
+    let response = answer(change).await?;
     forget(app, &File::object_key(file.tenant_id, id)).await;
-    Ok(())
+    Ok(response)
 }
 
 /// Content without a row is of no use to anybody; leaving it costs only space.

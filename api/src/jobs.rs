@@ -2,7 +2,6 @@
 //! in OpenAI's words, with the code of this module.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use domain::accelerators::{CPU_CLASS, ResourceRequest};
 use domain::jobs::{
@@ -18,7 +17,7 @@ use store::jobs::{NewJob, ResolvedModel};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::TenantScope;
+use crate::access::{Change, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::files;
@@ -70,10 +69,11 @@ async fn create_job(
     State(app): State<App>,
     scope: TenantScope,
     Json(body): Json<CreateJob>,
-) -> Result<(StatusCode, Json<Job>)> {
-    let job = create(&app, &scope, body.project.as_ref(), body.input_file_id, body.operation, body.metadata)
-        .await?;
-    Ok((StatusCode::CREATED, Json(job)))
+) -> Result<Response> {
+    let (change, job) =
+        create(&app, &scope, body.project.as_ref(), body.input_file_id, body.operation, body.metadata)
+            .await?;
+    change.created(&job).await
 }
 
 /// List jobs, newest first
@@ -85,7 +85,7 @@ async fn list_jobs(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Job>>> {
     let paging = query.of(List { name: "jobs", tenant: Some(scope.tenant), pepper: &app.pepper })?;
-    let mut tx = scope.tx(&app).await?;
+    let mut tx = scope.read(&app).await?;
     let found = store::jobs::list(&mut tx, paging.after()?, i64::from(paging.fetch())).await?;
     Ok(Json(paging.page(found, |job| job.id.to_string())))
 }
@@ -104,8 +104,9 @@ async fn get_job(State(app): State<App>, scope: TenantScope, Path(job): Path<Job
 /// Lines that were answered keep their results. Cancelling twice is no error.
 #[utoipa::path(post, path = "/api/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = Job)))]
-async fn cancel_job(State(app): State<App>, scope: TenantScope, Path(job): Path<JobId>) -> Result<Json<Job>> {
-    Ok(Json(cancel(&app, &scope, job).await?))
+async fn cancel_job(State(app): State<App>, scope: TenantScope, Path(job): Path<JobId>) -> Result<Response> {
+    let (change, job, cancelled) = cancel(&app, &scope, job).await?;
+    if cancelled { change.ok(&job).await } else { change.unchanged(&job).await }
 }
 
 /// Download a job's results
@@ -119,7 +120,7 @@ async fn download_job_results(
     scope: TenantScope,
     Path(job): Path<JobId>,
 ) -> Result<Response> {
-    let mut tx = scope.tx(&app).await?;
+    let mut tx = scope.read(&app).await?;
     let job = store::jobs::get(&mut tx, job).await?;
     let Some(output) = job.output_file_id else {
         return Err(ApiError::Conflict(if job.state.is_final() {
@@ -133,7 +134,7 @@ async fn download_job_results(
     files::content(&app, &file).await
 }
 
-/// Checks the input and creates the job.
+/// Checks the input and creates the job; the caller answers, which makes it so.
 pub(crate) async fn create(
     app: &App,
     scope: &TenantScope,
@@ -141,17 +142,17 @@ pub(crate) async fn create(
     input: FileId,
     operation: Operation,
     metadata: Map<String, Value>,
-) -> Result<Job> {
+) -> Result<(Change<TenantTx>, Job)> {
     check_metadata(&metadata)?;
-    let mut tx = scope.tx(app).await?;
+    let mut tx = scope.read(app).await?;
     let project_id = files::project_of(scope, &mut tx, project).await?;
     let file = store::files::get(&mut tx, input).await?;
     // Reading may take seconds; no transaction is held meanwhile.
     drop(tx);
     let checked = validate::read(&app.objects, &file, operation).await?;
 
-    let mut tx = scope.tx(app).await?;
-    let version = resolve(&mut tx, &checked.model).await?;
+    let mut change = scope.change(app).await?;
+    let version = resolve(&mut change, &checked.model).await?;
     let now = app.clock.now();
     let new = NewJob {
         id: JobId::generate(),
@@ -167,9 +168,8 @@ pub(crate) async fn create(
         input_file_id: input,
         metadata: Value::Object(metadata),
     };
-    store::jobs::create(&mut tx, &new, &checked.chunks, now).await?;
-    let mut event = scope.event(app, "create_job", format!("job:{}", new.id));
-    event.detail = json!({
+    store::jobs::create(&mut change, &new, &checked.chunks, now).await?;
+    let detail = json!({
         "input_file": input,
         "input_sha256": file.sha256,
         "lines": checked.chunks.iter().map(|c| c.lines).sum::<u64>(),
@@ -177,11 +177,10 @@ pub(crate) async fn create(
         "version_digest": version.digest,
         "project": project_id,
     });
-    store::audit::record(&mut tx, &event).await?;
-    let job = store::jobs::get(&mut tx, new.id).await?;
-    tx.commit().await?;
-    tracing::info!(job.id = %job.id, "Created job {} of {} lines", job.id, job.lines.total);
-    Ok(job)
+    change.record(format!("job:{}", new.id), detail).await?;
+    let job = store::jobs::get(&mut change, new.id).await?;
+    tracing::info!(job.id = %job.id, "Creating job {} of {} lines", job.id, job.lines.total);
+    Ok((change, job))
 }
 
 async fn resolve(tx: &mut TenantTx, name: &str) -> Result<ResolvedModel> {
@@ -202,7 +201,7 @@ async fn resolve(tx: &mut TenantTx, name: &str) -> Result<ResolvedModel> {
 
 /// The job, with its place while it waits.
 pub(crate) async fn get(app: &App, scope: &TenantScope, id: JobId) -> Result<Job> {
-    let mut job = store::jobs::get(&mut scope.tx(app).await?, id).await?;
+    let mut job = store::jobs::get(&mut scope.read(app).await?, id).await?;
     if job.state == JobState::InProgress && job.reason.is_some() {
         // The queue is everybody's; the place in it tells only how long it is.
         let mut tx = app.store.system().await?;
@@ -211,18 +210,21 @@ pub(crate) async fn get(app: &App, scope: &TenantScope, id: JobId) -> Result<Job
     Ok(job)
 }
 
-/// Asks the job to stop, unless it was asked already.
-pub(crate) async fn cancel(app: &App, scope: &TenantScope, id: JobId) -> Result<Job> {
-    let mut tx = scope.tx(app).await?;
-    let job = store::jobs::get(&mut tx, id).await?;
+/// Asks the job to stop, unless it was asked already. Returns whether it was not.
+pub(crate) async fn cancel(
+    app: &App,
+    scope: &TenantScope,
+    id: JobId,
+) -> Result<(Change<TenantTx>, Job, bool)> {
+    let mut change = scope.change(app).await?;
+    let job = store::jobs::get(&mut change, id).await?;
     if matches!(job.state, JobState::Cancelling | JobState::Cancelled) {
-        return Ok(job);
+        return Ok((change, job, false));
     }
-    store::jobs::cancel(&mut tx, id, app.clock.now()).await?;
-    store::audit::record(&mut tx, &scope.event(app, "cancel_job", format!("job:{id}"))).await?;
-    let job = store::jobs::get(&mut tx, id).await?;
-    tx.commit().await?;
-    Ok(job)
+    store::jobs::cancel(&mut change, id, app.clock.now()).await?;
+    change.record(format!("job:{id}"), json!({})).await?;
+    let job = store::jobs::get(&mut change, id).await?;
+    Ok((change, job, true))
 }
 
 fn check_metadata(metadata: &Map<String, Value>) -> Result<()> {

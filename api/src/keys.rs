@@ -2,9 +2,9 @@
 //! as a keyed hash.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use domain::keys::{ApiKey, CredentialKind, mint, shown_prefix};
-use domain::outbox::Topic;
+use domain::principals::Role;
 use domain::tenants::Slug;
 use domain::{KeyId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use store::keys::NewKey;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{TenantAdminScope, TenantParam, TenantScope};
+use crate::access::{TenantParam, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::fields;
@@ -32,7 +32,7 @@ async fn list_api_keys(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<ApiKey>>> {
     let paging = page.of(List { name: "api-keys", tenant: Some(scope.tenant), pepper: &app.pepper })?;
-    let rows = store::keys::list(&mut scope.tx(&app).await?, paging.after()?, paging.fetch()).await?;
+    let rows = store::keys::list(&mut scope.read(&app).await?, paging.after()?, paging.fetch()).await?;
     Ok(Json(paging.page(rows, |key| key.id.to_string())))
 }
 
@@ -62,32 +62,36 @@ struct CreatedApiKey {
 #[utoipa::path(post, path = "/api/v1/api-keys", tag = "api-keys", params(TenantParam),
     request_body = CreateApiKey, responses((status = 201, body = CreatedApiKey)))]
 async fn create_api_key(
-    TenantAdminScope(scope): TenantAdminScope,
+    scope: TenantScope,
     State(app): State<App>,
     Json(new): Json<CreateApiKey>,
-) -> Result<(StatusCode, Json<CreatedApiKey>)> {
+) -> Result<Response> {
     let (name, now) = (fields::name("name", &new.name)?, app.clock.now());
     if new.expires_at.is_some_and(|at| at <= now) {
         return Err(ApiError::field("expires_at", "must be in the future"));
     }
     let secret = mint(CredentialKind::ApiKey, app.random());
-    let mut tx = scope.tx(&app).await?;
-    let project = store::projects::by_slug(&mut tx, &new.project)
+    let mut change = scope.change(&app).await?;
+    let project = store::projects::by_slug(&mut change, &new.project)
         .await
         .map_err(|e| missing(e, "project", "names no project of this tenant"))?;
     let key = NewKey {
         project: project.id,
+        service_account: None,
+        role: Role::Developer,
+        endpoints: None,
+        actions: None,
+        networks: None,
+        rotated_from: None,
         name: &name,
         prefix: shown_prefix(&secret),
         hash: &app.pepper.hash(&secret),
         expires_at: new.expires_at,
     };
-    let key = store::keys::create(&mut tx, key, now).await?;
-    let mut event = scope.event(&app, "create_api_key", format!("key:{}", key.id));
-    event.detail = serde_json::json!({ "project": project.id, "prefix": key.prefix });
-    store::audit::record(&mut tx, &event).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(CreatedApiKey { key, secret })))
+    let key = store::keys::create(&mut change, key, now).await?;
+    let detail = serde_json::json!({ "project": project.id, "prefix": key.prefix });
+    change.record(format!("key:{}", key.id), detail).await?;
+    change.created(&CreatedApiKey { key, secret }).await
 }
 
 /// A reference in a body that names nothing is a wrong field, not a wrong path.
@@ -104,18 +108,16 @@ pub(crate) fn missing(e: store::StoreError, field: &str, detail: &str) -> ApiErr
     params(TenantParam, ("key" = KeyId, Path, description = "Identifier")),
     responses((status = 200, body = ApiKey)))]
 async fn revoke_api_key(
-    TenantAdminScope(scope): TenantAdminScope,
+    scope: TenantScope,
     State(app): State<App>,
     Path(id): Path<KeyId>,
-) -> Result<Json<ApiKey>> {
-    let now = app.clock.now();
-    let mut tx = scope.tx(&app).await?;
-    let (key, ended) = store::keys::revoke(&mut tx, id, now).await?;
-    if ended {
-        store::outbox::publish(&mut tx, Topic::Credentials, id, now).await?;
-        store::audit::record(&mut tx, &scope.event(&app, "revoke_api_key", format!("key:{id}"))).await?;
-        tx.commit().await?;
-        app.credentials.forget(id.0);
+) -> Result<Response> {
+    let mut change = scope.change(&app).await?;
+    let (key, ended) = store::keys::revoke(&mut change, id, app.clock.now()).await?;
+    if !ended {
+        return change.unchanged(&key).await;
     }
-    Ok(Json(key))
+    change.revoke(id.0).await?;
+    change.record(format!("key:{id}"), serde_json::json!({})).await?;
+    change.ok(&key).await
 }

@@ -2,8 +2,8 @@
 //! the internal listener for workers. No SQL here (`store`), no rules (`domain`).
 
 mod accelerators;
+pub mod access;
 pub mod accounts;
-mod audit;
 mod audit_log;
 pub mod auth;
 mod changes;
@@ -23,6 +23,7 @@ mod passwords;
 mod portal;
 pub mod problem;
 mod projects;
+mod seal;
 mod server;
 mod sessions;
 mod settings;

@@ -3,17 +3,16 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::response::Response;
 use domain::models::{Manifest, ManifestFile, Model, ModelVersion, Sha256Digest};
 use domain::outbox::Topic;
 use domain::tenants::Slug;
 use serde::Deserialize;
-use store::{StoreError, Tx};
+use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::audit;
-use crate::auth::{Scope, TenantParam};
+use crate::access::{Scope, TenantParam};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::problem::{ApiError, Result};
@@ -29,22 +28,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(upload_model_version))
 }
 
-/// Runs `$body` with `$tx`, a transaction of the scope's tenant or of the system.
-macro_rules! with_tx {
-    ($app:expr, $scope:expr, |$tx:ident| $body:expr) => {
-        match $scope.tenant {
-            Some(tenant) => {
-                let mut $tx = $app.store.tenant(tenant).await?;
-                $body
-            }
-            None => {
-                let mut $tx = $app.store.system().await?;
-                $body
-            }
-        }
-    };
-}
-
 /// Models of the catalogue and the tenant's own, newest first.
 #[utoipa::path(get, path = "/api/v1/models", tag = "models", params(TenantParam, PageQuery),
     responses((status = 200, body = Page<Model>)))]
@@ -55,7 +38,7 @@ async fn list_models(
 ) -> Result<Json<Page<Model>>> {
     let paging = page.of(List { name: "models", tenant: scope.tenant, pepper: &app.pepper })?;
     let (before, limit) = (paging.after()?, paging.fetch());
-    let rows = with_tx!(app, scope, |tx| store::models::list(&mut tx, scope.tenant, before, limit).await?);
+    let rows = store::models::list(&mut scope.read(&app).await?, scope.tenant, before, limit).await?;
     Ok(Json(paging.page(rows, |model| model.id.to_string())))
 }
 
@@ -75,17 +58,11 @@ async fn create_model(
     scope: Scope,
     State(app): State<App>,
     Json(new): Json<CreateModel>,
-) -> Result<(StatusCode, Json<Model>)> {
-    scope.administers()?;
-    let model = with_tx!(app, scope, |tx| {
-        let model = store::models::create(&mut tx, scope.tenant, &new.name, app.clock.now()).await?;
-        let object = format!("model:{}", model.id);
-        let event = audit::event(&app, &scope.caller, scope.tenant, "create_model", object);
-        store::audit::record(&mut tx, &event).await?;
-        tx.commit().await?;
-        model
-    });
-    Ok((StatusCode::CREATED, Json(model)))
+) -> Result<Response> {
+    let mut change = scope.change(&app).await?;
+    let model = store::models::create(&mut *change, scope.tenant, &new.name, app.clock.now()).await?;
+    change.record(format!("model:{}", model.id), json!({ "name": model.name })).await?;
+    change.created(&model).await
 }
 
 /// One model, by its name: the tenant's own, else the catalogue's.
@@ -97,16 +74,15 @@ async fn get_model(scope: Scope, State(app): State<App>, Path(name): Path<Slug>)
 }
 
 async fn find(app: &App, scope: &Scope, name: &Slug) -> Result<Model> {
-    Ok(with_tx!(app, scope, |tx| store::models::by_name(&mut tx, scope.tenant, name).await?))
+    Ok(store::models::by_name(&mut scope.read(app).await?, scope.tenant, name).await?)
 }
 
 /// A model that the caller may add versions to.
 async fn find_own(app: &App, scope: &Scope, name: &Slug) -> Result<Model> {
-    scope.administers()?;
     let model = find(app, scope, name).await?;
     if model.tenant_id != scope.tenant {
         return Err(ApiError::Forbidden(
-            "this model is in the catalogue, which platform administrators keep, without ?tenant",
+            "this model is in the catalogue, which platform administrators keep, without ?tenant".to_owned(),
         ));
     }
     Ok(model)
@@ -124,10 +100,9 @@ async fn list_model_versions(
 ) -> Result<Json<Page<ModelVersion>>> {
     let paging = page.of(List { name: "model-versions", tenant: scope.tenant, pepper: &app.pepper })?;
     let (before, limit) = (paging.after()?, paging.fetch());
-    let rows = with_tx!(app, scope, |tx| {
-        let model = store::models::by_name(&mut tx, scope.tenant, &name).await?;
-        store::models::versions(&mut tx, &model, before, limit).await?
-    });
+    let mut tx = scope.read(&app).await?;
+    let model = store::models::by_name(&mut tx, scope.tenant, &name).await?;
+    let rows = store::models::versions(&mut tx, &model, before, limit).await?;
     Ok(Json(paging.page(rows, |version| version.id.to_string())))
 }
 
@@ -153,16 +128,13 @@ async fn import_model_version(
     State(app): State<App>,
     Path(name): Path<Slug>,
     Json(import): Json<ImportModelVersion>,
-) -> Result<(StatusCode, Json<ModelVersion>)> {
-    if scope.caller.tenant.is_some() {
-        return Err(ApiError::Forbidden("only a platform administrator may register files of the server"));
-    }
+) -> Result<Response> {
     let model = find_own(&app, &scope, &name).await?;
     let path = ingest::importable(import.path, &app.settings.model_import_dirs).await?;
     let filename = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
     let file = tokio::fs::File::open(&path).await.map_err(ApiError::internal)?;
     let body = Body::from_stream(tokio_util::io::ReaderStream::with_capacity(file, ingest::READ_BYTES));
-    register(app, scope, model, filename, import.sha256, body, "import_model_version").await
+    register(app, scope, model, filename, import.sha256, body).await
 }
 
 /// What an upload is.
@@ -188,9 +160,9 @@ async fn upload_model_version(
     Path(name): Path<Slug>,
     Query(upload): Query<UploadQuery>,
     body: Body,
-) -> Result<(StatusCode, Json<ModelVersion>)> {
+) -> Result<Response> {
     let model = find_own(&app, &scope, &name).await?;
-    register(app, scope, model, upload.filename, upload.sha256, body, "upload_model_version").await
+    register(app, scope, model, upload.filename, upload.sha256, body).await
 }
 
 /// Stores a file and registers the version that consists of it, in a task of
@@ -202,41 +174,23 @@ async fn register(
     filename: String,
     expected: Option<Sha256Digest>,
     body: Body,
-    action: &'static str,
-) -> Result<(StatusCode, Json<ModelVersion>)> {
+) -> Result<Response> {
     ingest::check_filename(&filename)?;
     let tasks = app.tasks.clone();
     let task = tasks.spawn(async move {
         let stored = ingest::store(&app, body, expected).await?;
         let file = ManifestFile { path: filename, sha256: stored.sha256, bytes: stored.bytes };
         let manifest = Manifest { format: "gguf".to_owned(), files: vec![file] };
-        let found = with_tx!(app, scope, |tx| {
-            let found = record_version(&mut tx, &app, &scope, &model, &manifest, action).await?;
-            tx.commit().await?;
-            found
-        });
-        Ok::<_, ApiError>(found)
+        let mut change = scope.change(&app).await?;
+        let now = app.clock.now();
+        let (version, new) = store::models::create_version(&mut *change, &model, &manifest, now).await?;
+        if !new {
+            return change.unchanged(&version).await;
+        }
+        let detail = json!({ "model": model.name, "digest": version.digest });
+        change.record(format!("model_version:{}", version.id), detail).await?;
+        change.publish(Topic::Desired, version.id).await?;
+        change.created(&version).await
     });
-    let (version, new) = task.await.map_err(ApiError::internal)??;
-    Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Json(version)))
-}
-
-async fn record_version(
-    tx: &mut impl Tx,
-    app: &App,
-    scope: &Scope,
-    model: &Model,
-    manifest: &Manifest,
-    action: &'static str,
-) -> Result<(ModelVersion, bool), StoreError> {
-    let now = app.clock.now();
-    let (version, new) = store::models::create_version(tx, model, manifest, now).await?;
-    if new {
-        let object = format!("model_version:{}", version.id);
-        let mut event = audit::event(app, &scope.caller, scope.tenant, action, object);
-        event.detail = serde_json::json!({ "model": model.name, "digest": version.digest });
-        store::audit::record(tx, &event).await?;
-        store::outbox::publish(tx, Topic::Desired, version.id, now).await?;
-    }
-    Ok((version, new))
+    task.await.map_err(ApiError::internal)?
 }

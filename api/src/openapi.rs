@@ -38,6 +38,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(document)
         .merge(crate::health::router())
         .merge(crate::sessions::router())
+        .merge(crate::access::router())
         .merge(crate::tenants::router())
         .merge(crate::projects::router())
         .merge(crate::accounts::router())

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use store::StoreError;
 
+use crate::access::Kept;
 use crate::server::RequestTag;
 
 /// Why a request has no good answer.
@@ -42,7 +43,7 @@ pub enum ApiError {
     Unauthorized(&'static str),
     /// The caller's role does not allow it.
     #[error("{0}")]
-    Forbidden(&'static str),
+    Forbidden(String),
     /// This path does not know the method.
     #[error("this path does not support the method; the Allow header names those it does")]
     MethodNotAllowed,
@@ -52,6 +53,18 @@ pub enum ApiError {
     /// It collides with what is there.
     #[error("{0}")]
     Conflict(String),
+    /// The same Idempotency-Key is being worked on.
+    #[error("a request with this Idempotency-Key is still being worked on; send it again in a moment")]
+    InFlight,
+    /// An update must say what it saw.
+    #[error("send If-Match with the ETag of what you read, or * to overwrite whatever is there")]
+    PreconditionRequired,
+    /// What was read has changed since.
+    #[error("it has changed since you read it; read it again and repeat the update with its new ETag")]
+    Stale,
+    /// Not an error: the answer that was given to the same request before.
+    #[error("answered before")]
+    Replayed(Box<Kept>),
     /// The body is larger than allowed.
     #[error("the body is larger than {limit} bytes")]
     TooLarge {
@@ -126,6 +139,12 @@ impl ApiError {
             }
             Self::TimedOut => (StatusCode::REQUEST_TIMEOUT, "timeout", "Request took too long"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflict", "Conflict"),
+            Self::InFlight => (StatusCode::CONFLICT, "in-flight", "Being worked on"),
+            Self::PreconditionRequired => {
+                (StatusCode::PRECONDITION_REQUIRED, "precondition-required", "If-Match required")
+            }
+            Self::Stale => (StatusCode::PRECONDITION_FAILED, "stale", "Changed since"),
+            Self::Replayed(kept) => (kept.status(), "replayed", "Answered before"),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
             Self::UnsupportedMediaType(_) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Body has the wrong type")
@@ -180,6 +199,7 @@ impl From<StoreError> for ApiError {
             StoreError::NotFound(what) => Self::NotFound(what),
             StoreError::Exists(what) => Self::Conflict(format!("{what} already exists")),
             StoreError::Conflict(why) => Self::Conflict(why.to_owned()),
+            StoreError::Stale => Self::Stale,
             StoreError::LeaseLost => Self::Conflict("the lease is lost".to_owned()),
             StoreError::TooManyDevices => Self::Invalid(e.to_string()),
             e if e.is_transient() => {
@@ -193,6 +213,9 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        if let Self::Replayed(kept) = self {
+            return kept.into_response(true);
+        }
         if let Self::Internal(source) = &self {
             tracing::error!(error = chain(source.as_ref()), "Internal error");
         }
@@ -203,6 +226,9 @@ impl IntoResponse for ApiError {
         match &self {
             Self::TooManyRequests { retry_after_secs, .. } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after_secs));
+            }
+            Self::InFlight => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Unavailable(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY_SECS));

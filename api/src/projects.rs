@@ -1,14 +1,15 @@
 //! Projects of a tenant.
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use domain::projects::Project;
+use axum::response::Response;
+use domain::projects::{Project, ProjectLimits};
 use domain::tenants::Slug;
 use serde::Deserialize;
+use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{TenantAdminScope, TenantParam, TenantScope};
+use crate::access::{TenantParam, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Query};
 use crate::fields;
@@ -29,7 +30,7 @@ async fn list_projects(
 ) -> Result<Json<Page<Project>>> {
     let paging = page.of(List { name: "projects", tenant: Some(scope.tenant), pepper: &app.pepper })?;
     let after: Option<String> = paging.after()?;
-    let rows = store::projects::list(&mut scope.tx(&app).await?, after.as_deref(), paging.fetch()).await?;
+    let rows = store::projects::list(&mut scope.read(&app).await?, after.as_deref(), paging.fetch()).await?;
     Ok(Json(paging.page(rows, |project| project.slug.to_string())))
 }
 
@@ -41,21 +42,23 @@ struct CreateProject {
     slug: Slug,
     /// Name for people.
     name: String,
+    /// What it may have at once.
+    #[serde(default)]
+    limits: ProjectLimits,
 }
 
 /// Create a project. For administrators of the tenant.
 #[utoipa::path(post, path = "/api/v1/projects", tag = "projects", params(TenantParam),
     request_body = CreateProject, responses((status = 201, body = Project)))]
 async fn create_project(
-    TenantAdminScope(scope): TenantAdminScope,
+    scope: TenantScope,
     State(app): State<App>,
     Json(new): Json<CreateProject>,
-) -> Result<(StatusCode, Json<Project>)> {
+) -> Result<Response> {
     let name = fields::name("name", &new.name)?;
-    let mut tx = scope.tx(&app).await?;
-    let project = store::projects::create(&mut tx, &new.slug, &name, app.clock.now()).await?;
-    let event = scope.event(&app, "create_project", format!("project:{}", project.id));
-    store::audit::record(&mut tx, &event).await?;
-    tx.commit().await?;
-    Ok((StatusCode::CREATED, Json(project)))
+    let mut change = scope.change(&app).await?;
+    let project = store::projects::create(&mut change, &new.slug, &name, new.limits, app.clock.now()).await?;
+    change.record(format!("project:{}", project.id), json!({ "slug": project.slug })).await?;
+    change.tag(project.revision);
+    change.created(&project).await
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use crate::audit::{Operations, record_denied};
+use crate::access::{self, Operations, Policies, PolicyError};
 use crate::problem::{self, ApiError};
 use crate::settings::Settings;
 use crate::state::{App, Deps};
@@ -44,6 +44,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// The policies do not fit the operations, or each other.
+    #[error("cannot decide who may do what")]
+    Policies(#[from] PolicyError),
     /// The client for workers.
     #[error("cannot prepare the HTTP client")]
     Client(#[source] reqwest::Error),
@@ -69,6 +72,8 @@ pub async fn run(settings: Settings, deps: Deps, shutdown: CancellationToken) ->
 impl Server {
     /// Listens; nothing is answered before [`Server::run`].
     pub async fn bind(settings: Settings, deps: Deps) -> Result<Self, RunError> {
+        let policies = Policies::load()?;
+        Operations::of(&crate::openapi()).check(&policies)?;
         let public = listen(settings.listen, "api.listen").await?;
         let internal = listen(settings.internal_listen, "api.internal_listen").await?;
         let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
@@ -77,7 +82,7 @@ impl Server {
             internal_addr: address(&internal, settings.internal_listen),
             public,
             internal,
-            app: App::new(settings, deps).map_err(RunError::Client)?,
+            app: App::new(settings, deps, policies).map_err(RunError::Client)?,
         })
     }
 
@@ -131,24 +136,25 @@ pub(crate) fn public_router(app: &App) -> Router {
         document.servers = Some(vec![utoipa::openapi::Server::new(&app.settings.public_url)]);
     }
     let operations = Operations::of(&document);
-    let router = router.merge(crate::portal::router(&document));
-    layers(router, app, operations)
+    let router = router
+        .merge(crate::portal::router(&document))
+        .fallback(|| async { ApiError::NotFound("path") })
+        .layer(middleware::from_fn_with_state((app.clone(), operations), access::control));
+    layers(router, app)
 }
 
 /// The router of the internal listener.
 pub(crate) fn internal_router(app: &App) -> Router {
-    let (router, document) = crate::internal::router().split_for_parts();
-    layers(router, app, Operations::of(&document))
+    let (router, _) = crate::internal::router().split_for_parts();
+    layers(router.fallback(|| async { ApiError::NotFound("path") }), app)
 }
 
 /// What every request passes through, innermost first.
-fn layers(router: Router<App>, app: &App, operations: Operations) -> Router {
+fn layers(router: Router<App>, app: &App) -> Router {
     let settings = &app.settings;
     router
-        .fallback(|| async { ApiError::NotFound("path") })
         .layer(DefaultBodyLimit::max(settings.max_body_bytes))
         .layer(RequestBodyTimeoutLayer::new(Duration::from_secs(settings.body_idle_timeout_secs)))
-        .layer(middleware::from_fn_with_state((app.clone(), operations), record_denied))
         .layer(CatchPanicLayer::custom(|panic: Box<dyn std::any::Any + Send>| {
             let what = panic
                 .downcast_ref::<String>()

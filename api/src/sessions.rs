@@ -1,23 +1,24 @@
 //! Signing in and out with a local account.
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::response::Response;
 use domain::keys::{CredentialKind, mint};
-use domain::outbox::Topic;
-use domain::principals::{Principal, Role};
+use domain::principals::{Credential, Principal, Role};
 use domain::tenants::Tenant;
 use domain::{KeyId, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use store::sessions::NewSession;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::{Authenticated, bearer};
+use crate::access::Scope;
 use crate::extract::Json;
+use crate::fields;
 use crate::passwords::MAX_PASSWORD_BYTES;
 use crate::problem::{ApiError, Result};
 use crate::state::App;
-use crate::{audit, fields};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -79,9 +80,16 @@ async fn create_session(
     let token = mint(CredentialKind::Session, app.random());
     let expires_at = now + Duration::from_secs(app.settings.session_ttl_secs);
     let mut tx = app.store.system().await?;
-    store::keys::prune_sessions(&mut tx, principal.id, now).await?;
-    let id =
-        store::keys::create_session(&mut tx, principal.id, &app.pepper.hash(&token), now, expires_at).await?;
+    store::sessions::prune(&mut tx, principal.id, now).await?;
+    let session = NewSession {
+        principal: principal.id,
+        hash: &app.pepper.hash(&token),
+        expires_at,
+        one_time_code: false,
+        address: None,
+        user_agent: None,
+    };
+    let id = store::sessions::create(&mut tx, session, now).await?;
     let actor = format!("principal:{}", principal.id);
     let event =
         store::audit::allowed(principal.tenant_id, now, actor, "create_session", format!("session:{id}"));
@@ -92,25 +100,15 @@ async fn create_session(
 
 /// Sign out: end the session that this request comes with.
 #[utoipa::path(delete, path = "/api/v1/sessions/current", tag = "sessions", responses((status = 204)))]
-async fn delete_session(
-    Authenticated(caller): Authenticated,
-    State(app): State<App>,
-    headers: HeaderMap,
-) -> Result<StatusCode> {
-    if caller.key.is_some() {
-        return Err(ApiError::Invalid("an API key is not a session; revoke it instead".to_owned()));
-    }
-    let now = app.clock.now();
-    let mut tx = app.store.system().await?;
-    let ended = store::keys::revoke_session(&mut tx, &app.pepper.hash(bearer(&headers)?), now).await?;
-    if let Some(id) = ended {
-        store::outbox::publish(&mut tx, Topic::Credentials, id, now).await?;
-        let event = audit::event(&app, &caller, caller.tenant, "delete_session", format!("session:{id}"));
-        store::audit::record(&mut tx, &event).await?;
-        tx.commit().await?;
-        app.credentials.forget(id);
-    }
-    Ok(StatusCode::NO_CONTENT)
+async fn delete_session(scope: Scope, State(app): State<App>) -> Result<Response> {
+    let (Credential::Session(id), Some(principal)) = (scope.caller.credential, scope.caller.principal) else {
+        return Err(ApiError::Invalid("the request comes with no session to end".to_owned()));
+    };
+    let mut change = scope.system_change(&app).await?;
+    store::sessions::revoke(&mut change, principal, id, app.clock.now()).await?;
+    change.revoke(id).await?;
+    change.record(format!("session:{id}"), serde_json::json!({})).await?;
+    change.done().await
 }
 
 /// Who a credential stands for.
@@ -130,7 +128,8 @@ struct Me {
 
 /// Who the caller is.
 #[utoipa::path(get, path = "/api/v1/me", tag = "sessions", responses((status = 200, body = Me)))]
-async fn get_me(Authenticated(caller): Authenticated, State(app): State<App>) -> Result<Json<Me>> {
+async fn get_me(scope: Scope, State(app): State<App>) -> Result<Json<Me>> {
+    let caller = &scope.caller;
     let mut tx = app.store.system().await?;
     let tenant = match caller.tenant {
         Some(id) => Some(store::tenants::get(&mut tx, id).await?),
@@ -140,5 +139,5 @@ async fn get_me(Authenticated(caller): Authenticated, State(app): State<App>) ->
         Some(id) => Some(store::principals::get(&mut tx, id).await?),
         None => None,
     };
-    Ok(Json(Me { role: caller.role, tenant, project_id: caller.project, key_id: caller.key, principal }))
+    Ok(Json(Me { role: caller.role, tenant, project_id: caller.project(), key_id: caller.key(), principal }))
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Settings of `chancery api`.
@@ -46,6 +47,13 @@ pub struct Settings {
     pub drain_timeout_secs: u64,
     /// How long a session lasts, in seconds.
     pub session_ttl_secs: u64,
+    /// How long a session lasts without being used, in seconds.
+    pub session_idle_secs: u64,
+    /// Requests a minute of one account or key, by this process.
+    pub requests_per_minute: u32,
+    /// Networks of proxies whose `X-Forwarded-For` is believed, e.g. `10.0.0.0/8`.
+    #[schema(value_type = Vec<String>)]
+    pub trusted_proxies: Vec<IpNet>,
     /// How long a checked credential is remembered, in seconds; at most 60. A
     /// revocation ends it earlier.
     pub credential_cache_ttl_secs: u64,
@@ -71,6 +79,9 @@ impl Default for Settings {
             write_timeout_secs: 30,
             drain_timeout_secs: 30,
             session_ttl_secs: 12 * 3600,
+            session_idle_secs: 3600,
+            requests_per_minute: 6000,
+            trusted_proxies: Vec::new(),
             credential_cache_ttl_secs: 30,
             credential_cache_entries: 10_000,
         }

@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Policies, Rates, TenantPolicyCache};
 use crate::auth::CredentialCache;
 use crate::passwords::{LoginLimiter, Passwords};
 use crate::settings::Settings;
@@ -57,6 +58,12 @@ pub struct Inner {
     pub settings: Settings,
     /// Credentials checked a moment ago.
     pub credentials: CredentialCache,
+    /// What everyone may do.
+    pub policies: Policies,
+    /// The same in each tenant, with its restrictions.
+    pub(crate) tenant_policies: TenantPolicyCache,
+    /// How often callers call.
+    pub rates: Rates,
     /// Password hashing, a few at a time.
     pub passwords: Passwords,
     /// Failed sign-ins.
@@ -81,7 +88,7 @@ pub struct Inner {
 }
 
 impl App {
-    pub(crate) fn new(settings: Settings, deps: Deps) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(settings: Settings, deps: Deps, policies: Policies) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .connect_timeout(std::time::Duration::from_secs(2))
             .redirect(reqwest::redirect::Policy::none())
@@ -97,6 +104,9 @@ impl App {
                 settings.credential_cache_entries,
                 settings.credential_cache_ttl(),
             ),
+            policies,
+            tenant_policies: TenantPolicyCache::default(),
+            rates: Rates::default(),
             passwords: Passwords::new(),
             logins: LoginLimiter::default(),
             routes: crate::gateway::Routes::default(),

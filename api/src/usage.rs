@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::TenantScope;
+use crate::access::TenantScope;
 use crate::extract::{Json, Query};
 use crate::problem::{ApiError, Result};
 use crate::state::App;
@@ -74,7 +74,7 @@ async fn get_usage(
             format!("a report covers at most {MAX_DAYS} days; ask for less"),
         ));
     }
-    let mut tx = scope.tx(&app).await?;
+    let mut tx = scope.read(&app).await?;
     let project = match &query.project {
         Some(slug) => Some(store::projects::by_slug(&mut tx, slug).await?.id),
         None => None,

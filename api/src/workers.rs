@@ -1,13 +1,15 @@
 //! The fleet, for those who run it.
 
 use axum::extract::State;
+use axum::response::Response;
+use domain::outbox::Topic;
 use domain::tenants::Slug;
 use domain::workers::Worker;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::Admin;
+use crate::access::{IfMatch, Scope, Tagged};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::problem::Result;
@@ -21,7 +23,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/api/v1/workers", tag = "workers", params(PageQuery),
     responses((status = 200, body = Page<Worker>)))]
 async fn list_workers(
-    Admin(_caller): Admin,
+    _: Scope,
     State(app): State<App>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<Page<Worker>>> {
@@ -35,13 +37,11 @@ async fn list_workers(
 /// One worker. For platform administrators.
 #[utoipa::path(get, path = "/api/v1/workers/{worker}", tag = "workers", params(("worker" = Slug, Path, description = "Name")),
     responses((status = 200, body = Worker)))]
-async fn get_worker(
-    Admin(_caller): Admin,
-    State(app): State<App>,
-    Path(name): Path<Slug>,
-) -> Result<Json<Worker>> {
+async fn get_worker(_: Scope, State(app): State<App>, Path(name): Path<Slug>) -> Result<Tagged<Worker>> {
     let mut tx = app.store.system().await?;
-    Ok(Json(store::workers::get(&mut tx, &name, app.clock.now()).await?))
+    let worker = store::workers::get(&mut tx, &name, app.clock.now()).await?;
+    let revision = worker.revision;
+    Ok(Tagged(worker, revision))
 }
 
 /// What of a worker can be changed.
@@ -56,15 +56,18 @@ struct UpdateWorker {
 #[utoipa::path(patch, path = "/api/v1/workers/{worker}", tag = "workers", params(("worker" = Slug, Path, description = "Name")),
     request_body = UpdateWorker, responses((status = 200, body = Worker)))]
 async fn update_worker(
-    Admin(caller): Admin,
+    scope: Scope,
     State(app): State<App>,
     Path(name): Path<Slug>,
-    Json(change): Json<UpdateWorker>,
-) -> Result<Json<Worker>> {
+    IfMatch(expected): IfMatch,
+    Json(update): Json<UpdateWorker>,
+) -> Result<Response> {
     let now = app.clock.now();
-    let mut tx = app.store.system().await?;
-    store::workers::set_cordoned(&mut tx, &name, change.cordoned, &caller.actor(), now).await?;
-    let worker = store::workers::get(&mut tx, &name, now).await?;
-    tx.commit().await?;
-    Ok(Json(worker))
+    let mut change = scope.system_change(&app).await?;
+    let id = store::workers::set_cordoned(&mut change, &name, update.cordoned, expected).await?;
+    change.record(format!("worker:{id}"), serde_json::json!({ "cordoned": update.cordoned })).await?;
+    change.publish(Topic::Desired, id).await?;
+    let worker = store::workers::get(&mut change, &name, now).await?;
+    change.tag(worker.revision);
+    change.ok(&worker).await
 }

@@ -9,9 +9,11 @@ pub mod upload;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use reqwest::header::IF_MATCH;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde_json::Value;
+use uuid::Uuid;
 
 pub use failure::Refused;
 pub use settings::Settings;
@@ -121,9 +123,11 @@ impl Client {
         body(self.call(scope, Method::POST, path, |r| r.json(json)).await?).await
     }
 
-    /// `PATCH` of JSON.
+    /// `PATCH` of JSON. A command sets the fields it names and leaves the
+    /// others, so it overwrites whatever revision is there.
     pub async fn patch(&self, scope: Scope, path: &str, json: &(impl Serialize + Sync)) -> Result<Value> {
-        body(self.call(scope, Method::PATCH, path, |r| r.json(json).timeout(REQUEST_TIMEOUT)).await?).await
+        let build = |r: RequestBuilder| r.header(IF_MATCH, "*").json(json).timeout(REQUEST_TIMEOUT);
+        body(self.call(scope, Method::PATCH, path, build).await?).await
     }
 
     /// `DELETE`.
@@ -164,6 +168,12 @@ impl Client {
         path: &str,
         build: impl Fn(RequestBuilder) -> RequestBuilder,
     ) -> Result<Response> {
+        // One key for all attempts: whatever arrived twice is made once.
+        let key = (method == Method::POST).then(|| Uuid::now_v7().to_string());
+        let build = |request: RequestBuilder| match &key {
+            Some(key) => build(request).header("idempotency-key", key),
+            None => build(request),
+        };
         let session_first = scope == Scope::Platform || self.settings.tenant_named;
         let key = match &self.settings.key_file {
             // `up` names the sample's key before it is made.

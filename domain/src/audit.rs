@@ -25,12 +25,17 @@ pub struct AuditEvent {
     pub at: Timestamp,
     /// Who: `principal:<id>`, `key:<id>`, `worker:<id>` or `scheduler:<epoch>`.
     pub actor: String,
+    /// What it came with: `key:<id>`, `session:<id>` or `token:<provider>`;
+    /// `None` where no request was made.
+    pub credential: Option<String>,
     /// Verb and resource, e.g. `create_endpoint`; the OpenAPI operation where there is one.
     pub action: String,
     /// Kind and id of what it was done to, e.g. `endpoint:0190…`.
     pub object: String,
     /// Whether it was allowed.
     pub verdict: Verdict,
+    /// The policies that decided, by name, with the version of their set.
+    pub policy: Option<String>,
     /// Facts worth keeping, e.g. a model version's digest.
     #[schema(value_type = Object)]
     pub detail: serde_json::Value,

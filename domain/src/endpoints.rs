@@ -35,6 +35,8 @@ pub struct Endpoint {
     pub ready_replicas: u32,
     /// Why replicas wait or fail, in plain words; `None` when all is well.
     pub reason: Option<String>,
+    /// Counts changes of what is asked for; the ETag.
+    pub revision: i64,
     /// When it was created.
     pub created_at: Timestamp,
 }

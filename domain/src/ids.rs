@@ -54,6 +54,10 @@ ids! {
     PrincipalId,
     /// An API key.
     KeyId,
+    /// An identity provider.
+    ProviderId,
+    /// A tenant's own restriction.
+    RestrictionId,
     /// A model.
     ModelId,
     /// An immutable version of a model.

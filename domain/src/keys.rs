@@ -4,10 +4,13 @@
 //! `chy_` + 160 random bits in base62 (27 digits) + CRC-32 of all before it in
 //! base62 (6 digits).
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::{KeyId, ProjectId, TenantId, Timestamp};
+use crate::principals::Role;
+use crate::tenants::Slug;
+use crate::{KeyId, PrincipalId, ProjectId, TenantId, Timestamp};
 
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// ceil(160 / log2(62))
@@ -124,10 +127,23 @@ pub struct ApiKey {
     pub tenant_id: TenantId,
     /// Its project.
     pub project_id: ProjectId,
+    /// The service account it acts for; `None` for a key that is its own actor.
+    pub service_account_id: Option<PrincipalId>,
     /// Name for people.
     pub name: String,
     /// First characters of the secret.
     pub prefix: String,
+    /// What it may do in its project: `developer`, `user` or `viewer`.
+    pub role: Role,
+    /// The endpoints it may send prompts to; `null` for all of its project.
+    pub endpoints: Option<Vec<Slug>>,
+    /// The actions, or groups of actions, it may take; `null` for all of its role.
+    pub actions: Option<Vec<String>>,
+    /// The networks it may come from; `null` for anywhere.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub networks: Option<Vec<IpNet>>,
+    /// The key it succeeds.
+    pub rotated_from: Option<KeyId>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it stops working by itself.

@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod planner;
 pub mod principals;
 pub mod projects;
+pub mod restrictions;
 pub mod tenants;
 pub mod time;
 pub mod usage;

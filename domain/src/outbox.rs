@@ -10,6 +10,8 @@ pub enum Topic {
     Placements,
     /// A credential was revoked or changed: subject is its id. Caches drop it.
     Credentials,
+    /// A tenant's status or restrictions: subject is its id. Caches drop it.
+    Tenants,
 }
 
 impl Topic {
@@ -19,11 +21,14 @@ impl Topic {
             Self::Desired => "desired",
             Self::Placements => "placements",
             Self::Credentials => "credentials",
+            Self::Tenants => "tenants",
         }
     }
 
     /// The topic of that name.
     pub fn parse(s: &str) -> Option<Self> {
-        [Self::Desired, Self::Placements, Self::Credentials].into_iter().find(|t| t.as_str() == s)
+        [Self::Desired, Self::Placements, Self::Credentials, Self::Tenants]
+            .into_iter()
+            .find(|t| t.as_str() == s)
     }
 }

@@ -48,6 +48,8 @@ pub struct Worker {
     pub devices: Vec<Device>,
     /// Last report.
     pub seen_at: Timestamp,
+    /// Counts changes of what is asked of it; the ETag.
+    pub revision: i64,
     /// When it first joined.
     pub created_at: Timestamp,
 }

@@ -218,7 +218,7 @@ async fn listen_once(store: &Store, wake: &Wake) -> Result<std::convert::Infalli
                 wake.placement.notify_one();
                 wake.finalize.notify_one();
             }
-            Change::Of(Topic::Placements, _) => wake.placement.notify_one(),
+            Change::Of(Topic::Placements | Topic::Tenants, _) => wake.placement.notify_one(),
             Change::Of(Topic::Credentials, _) => {}
         }
     }

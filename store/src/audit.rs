@@ -21,9 +21,11 @@ pub fn allowed(
         tenant_id: tenant,
         at: now,
         actor: actor.into(),
+        credential: None,
         action: action.to_owned(),
         object: object.into(),
         verdict: Verdict::Allowed,
+        policy: None,
         detail: serde_json::json!({}),
     }
 }
@@ -35,15 +37,17 @@ pub async fn record(tx: &mut impl Tx, event: &AuditEvent) -> Result<(), StoreErr
         Verdict::Denied => "denied",
     };
     query!(
-        "INSERT INTO audit_events (id, tenant_id, at, actor, action, object, verdict, detail)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO audit_events (id, tenant_id, at, actor, credential, action, object, verdict, policy, detail)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         event.id.0,
         event.tenant_id.map(|t| t.0),
         OffsetDateTime::from(event.at),
         event.actor,
+        event.credential,
         event.action,
         event.object,
         verdict,
+        event.policy,
         event.detail,
     )
     .execute(tx.conn())
@@ -60,7 +64,7 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<AuditEvent>, StoreError> {
     let rows = query!(
-        "SELECT id, tenant_id, at, actor, action, object, verdict, detail FROM audit_events
+        "SELECT id, tenant_id, at, actor, credential, action, object, verdict, policy, detail FROM audit_events
          WHERE ($1::uuid IS NULL OR tenant_id = $1) AND id <= $2
          ORDER BY id DESC LIMIT $3",
         tenant.map(|t| t.0),
@@ -76,6 +80,7 @@ pub async fn list(
                 tenant_id: row.tenant_id.map(TenantId),
                 at: row.at.into(),
                 actor: row.actor,
+                credential: row.credential,
                 action: row.action,
                 object: row.object,
                 verdict: match row.verdict.as_str() {
@@ -83,6 +88,7 @@ pub async fn list(
                     "denied" => Verdict::Denied,
                     _ => return Err(StoreError::corrupt("audit_events", "verdict", row.id)),
                 },
+                policy: row.policy,
                 detail: row.detail,
             })
         })

@@ -25,6 +25,7 @@ struct Row {
     class: String,
     memory_bytes: i64,
     milli: i32,
+    revision: i64,
     created_at: OffsetDateTime,
     ready: i64,
     placed: i64,
@@ -57,6 +58,7 @@ impl TryFrom<Row> for Endpoint {
             reason: (ready_replicas < replicas).then(|| {
                 row.fails.or(row.waits).unwrap_or_else(|| waiting_for(row.known, row.placed).to_owned())
             }),
+            revision: row.revision,
             created_at: row.created_at.into(),
         })
     }
@@ -153,7 +155,7 @@ async fn select(tx: &mut TenantTx, ids: Ids, limit: u32) -> Result<Vec<Endpoint>
     query_as!(
         Row,
         r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.version_id, m.name AS model, v.digest, e.replicas,
-             e.class, e.memory_bytes, e.milli, e.created_at,
+             e.class, e.memory_bytes, e.milli, e.revision, e.created_at,
              s.ready AS "ready!", s.placed AS "placed!", s.known AS "known!", s.waits, s.fails
            FROM endpoints e
            JOIN model_versions v ON v.id = e.version_id
@@ -181,19 +183,28 @@ async fn select(tx: &mut TenantTx, ids: Ids, limit: u32) -> Result<Vec<Endpoint>
     .collect()
 }
 
-/// Asks for another number of replicas.
-pub async fn scale(tx: &mut TenantTx, id: EndpointId, replicas: u32) -> Result<Endpoint, StoreError> {
+/// Asks for another number of replicas, if the endpoint has the expected
+/// revision.
+pub async fn scale(
+    tx: &mut TenantTx,
+    id: EndpointId,
+    replicas: u32,
+    expected: Option<i64>,
+) -> Result<Endpoint, StoreError> {
     let replicas =
         i32::try_from(replicas).map_err(|_| StoreError::Conflict("that many replicas cannot be kept"))?;
-    let changed =
-        query!("UPDATE endpoints SET replicas = $2 WHERE id = $1 AND deleted_at IS NULL", id.0, replicas)
-            .execute(tx.conn())
-            .await?
-            .rows_affected();
-    if changed != 1 {
-        return Err(StoreError::NotFound("endpoint"));
-    }
-    get(tx, id).await
+    let changed = query!(
+        "UPDATE endpoints SET replicas = $2, revision = revision + 1
+         WHERE id = $1 AND deleted_at IS NULL AND ($3::bigint IS NULL OR revision = $3)",
+        id.0,
+        replicas,
+        expected,
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
+    let endpoint = get(tx, id).await?;
+    if changed == 1 { Ok(endpoint) } else { Err(StoreError::Stale) }
 }
 
 /// Deletes an endpoint; its name is free at once, its replicas drain.

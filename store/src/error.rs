@@ -14,6 +14,9 @@ pub enum StoreError {
     /// The row is not in the state that the change expects.
     #[error("{0}")]
     Conflict(&'static str),
+    /// The row has another revision than the change expects.
+    #[error("it has changed since it was read")]
+    Stale,
     /// The lease is not held (any more) by who says so.
     #[error("the lease is lost")]
     LeaseLost,

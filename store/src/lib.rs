@@ -6,9 +6,11 @@
 
 pub mod accelerators;
 pub mod audit;
+pub mod credentials;
 pub mod endpoints;
 pub mod files;
 pub mod health;
+pub mod idempotency;
 pub mod jobs;
 pub mod keys;
 pub mod leadership;
@@ -19,8 +21,10 @@ pub mod objects;
 pub mod outbox;
 pub mod principals;
 pub mod projects;
+pub mod restrictions;
 pub mod results;
 pub mod routes;
+pub mod sessions;
 pub mod tenants;
 pub mod usage;
 pub mod workers;
@@ -31,4 +35,4 @@ mod pages;
 mod tx;
 
 pub use error::StoreError;
-pub use tx::{Store, SystemTx, TenantTx, Tx};
+pub use tx::{AnyTx, Store, SystemTx, TenantTx, Tx};

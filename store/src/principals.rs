@@ -1,7 +1,7 @@
 //! Principals with local accounts.
 
-use domain::principals::{Principal, Role};
-use domain::{PrincipalId, TenantId, Timestamp};
+use domain::principals::{Principal, PrincipalKind, Role};
+use domain::{PrincipalId, ProviderId, TenantId, Timestamp};
 use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -13,21 +13,40 @@ use crate::{StoreError, SystemTx, Tx};
 struct Row {
     id: Uuid,
     tenant_id: Option<Uuid>,
+    kind: String,
     login: String,
     display_name: String,
     role: String,
+    provider_id: Option<Uuid>,
+    must_change_password: bool,
+    totp_confirmed_at: Option<OffsetDateTime>,
+    disabled_at: Option<OffsetDateTime>,
+    signed_in_at: Option<OffsetDateTime>,
+    revision: i64,
     created_at: OffsetDateTime,
 }
 
 impl TryFrom<Row> for Principal {
     type Error = StoreError;
     fn try_from(row: Row) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::corrupt("principals", column, row.id);
         Ok(Self {
             id: row.id.into(),
             tenant_id: row.tenant_id.map(TenantId),
+            kind: match row.kind.as_str() {
+                "person" => PrincipalKind::Person,
+                "service" => PrincipalKind::Service,
+                _ => return Err(corrupt("kind")),
+            },
             login: row.login,
             display_name: row.display_name,
-            role: row.role.parse().map_err(|_| StoreError::corrupt("principals", "role", row.id))?,
+            role: row.role.parse().map_err(|_| corrupt("role"))?,
+            provider_id: row.provider_id.map(ProviderId),
+            must_change_password: row.must_change_password,
+            one_time_code: row.totp_confirmed_at.is_some(),
+            disabled_at: row.disabled_at.map(Timestamp::from),
+            signed_in_at: row.signed_in_at.map(Timestamp::from),
+            revision: row.revision,
             created_at: row.created_at.into(),
         })
     }
@@ -46,41 +65,40 @@ pub struct NewPrincipal<'a> {
     pub role: Role,
     /// Argon2id hash of its password.
     pub password_hash: &'a str,
+    /// It must choose another at the first sign-in.
+    pub must_change_password: bool,
 }
 
-/// Creates a principal.
+/// Creates a person with a local account.
 pub async fn create(
     tx: &mut SystemTx,
     new: NewPrincipal<'_>,
     now: Timestamp,
 ) -> Result<Principal, StoreError> {
-    let id = PrincipalId::generate();
-    query!(
-        "INSERT INTO principals (id, tenant_id, login, display_name, role, password_hash, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        id.0,
+    query_as!(
+        Row,
+        "INSERT INTO principals (id, tenant_id, login, display_name, role, password_hash,
+             must_change_password, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+         RETURNING id, tenant_id, kind, login, display_name, role, provider_id, must_change_password,
+             totp_confirmed_at, disabled_at, signed_in_at, revision, created_at",
+        PrincipalId::generate().0,
         new.tenant.map(|t| t.0),
         new.login,
         new.display_name,
         new.role.as_str(),
         new.password_hash,
+        new.must_change_password,
         OffsetDateTime::from(now),
     )
-    .execute(tx.conn())
+    .fetch_one(tx.conn())
     .await
-    .map_err(exists("an account with this login"))?;
-    Ok(Principal {
-        id,
-        tenant_id: new.tenant,
-        login: new.login.to_owned(),
-        display_name: new.display_name.to_owned(),
-        role: new.role,
-        created_at: now,
-    })
+    .map_err(exists("an account with this login"))?
+    .try_into()
 }
 
-/// Up to `limit` principals of a tenant, or of the platform, newest first,
-/// before the one with id `before`.
+/// Up to `limit` people of a tenant, or of the platform, newest first, before
+/// the one with id `before`.
 pub async fn list(
     tx: &mut impl Tx,
     tenant: Option<TenantId>,
@@ -89,8 +107,10 @@ pub async fn list(
 ) -> Result<Vec<Principal>, StoreError> {
     query_as!(
         Row,
-        "SELECT id, tenant_id, login, display_name, role, created_at FROM principals
-         WHERE tenant_id IS NOT DISTINCT FROM $1 AND id <= $2
+        "SELECT id, tenant_id, kind, login, display_name, role, provider_id, must_change_password,
+             totp_confirmed_at, disabled_at, signed_in_at, revision, created_at
+         FROM principals
+         WHERE tenant_id IS NOT DISTINCT FROM $1 AND kind = 'person' AND id <= $2
          ORDER BY id DESC LIMIT $3",
         tenant.map(|t| t.0),
         Ids::before(before.map(|id| id.0)).to,
@@ -104,10 +124,12 @@ pub async fn list(
 }
 
 /// The principal with this id.
-pub async fn get(tx: &mut SystemTx, id: PrincipalId) -> Result<Principal, StoreError> {
+pub async fn get(tx: &mut impl Tx, id: PrincipalId) -> Result<Principal, StoreError> {
     query_as!(
         Row,
-        "SELECT id, tenant_id, login, display_name, role, created_at FROM principals WHERE id = $1",
+        "SELECT id, tenant_id, kind, login, display_name, role, provider_id, must_change_password,
+             totp_confirmed_at, disabled_at, signed_in_at, revision, created_at
+         FROM principals WHERE id = $1",
         id.0,
     )
     .fetch_optional(tx.conn())
@@ -122,24 +144,14 @@ pub async fn by_login(
     login: &str,
 ) -> Result<Option<(Principal, Option<String>)>, StoreError> {
     let row = query!(
-        "SELECT id, tenant_id, login, display_name, role, created_at, password_hash
-         FROM principals WHERE lower(login) = lower($1)",
+        "SELECT id, password_hash FROM principals
+         WHERE lower(login) = lower($1) AND kind = 'person' AND provider_id IS NULL AND disabled_at IS NULL",
         login,
     )
     .fetch_optional(tx.conn())
     .await?;
-    row.map(|row| {
-        let principal = Row {
-            id: row.id,
-            tenant_id: row.tenant_id,
-            login: row.login,
-            display_name: row.display_name,
-            role: row.role,
-            created_at: row.created_at,
-        };
-        Ok((principal.try_into()?, row.password_hash))
-    })
-    .transpose()
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some((get(tx, row.id.into()).await?, row.password_hash)))
 }
 
 /// Whether the platform has an administrator. Holds back others that ask the

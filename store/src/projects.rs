@@ -1,9 +1,10 @@
 //! Projects.
 
-use domain::projects::Project;
+use domain::projects::{Project, ProjectLimits};
 use domain::tenants::Slug;
 use domain::{ProjectId, Timestamp};
-use sqlx::{query, query_as};
+use sqlx::query_as;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -15,6 +16,8 @@ struct Row {
     tenant_id: Uuid,
     slug: String,
     name: String,
+    limits: Json<ProjectLimits>,
+    revision: i64,
     created_at: OffsetDateTime,
 }
 
@@ -26,6 +29,8 @@ impl TryFrom<Row> for Project {
             tenant_id: row.tenant_id.into(),
             slug: row.slug.parse().map_err(|_| StoreError::corrupt("projects", "slug", row.id))?,
             name: row.name,
+            limits: row.limits.0,
+            revision: row.revision,
             created_at: row.created_at.into(),
         })
     }
@@ -36,29 +41,32 @@ pub async fn create(
     tx: &mut TenantTx,
     slug: &Slug,
     name: &str,
+    limits: ProjectLimits,
     now: Timestamp,
 ) -> Result<Project, StoreError> {
-    let (id, tenant) = (ProjectId::generate(), tx.tenant());
-    query!(
-        "INSERT INTO projects (id, tenant_id, slug, name, created_at) VALUES ($1, $2, $3, $4, $5)",
-        id.0,
-        tenant.0,
+    query_as!(
+        Row,
+        r#"INSERT INTO projects (id, tenant_id, slug, name, limits, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+           RETURNING id, tenant_id, slug, name, limits AS "limits: _", revision, created_at"#,
+        ProjectId::generate().0,
+        tx.tenant().0,
         slug.as_str(),
         name,
+        Json(limits) as _,
         OffsetDateTime::from(now),
     )
-    .execute(tx.conn())
+    .fetch_one(tx.conn())
     .await
-    .map_err(exists("a project of this name"))?;
-    Ok(Project { id, tenant_id: tenant, slug: slug.clone(), name: name.to_owned(), created_at: now })
+    .map_err(exists("a project of this name"))?
+    .try_into()
 }
 
 /// Up to `limit` projects by short name, after the one named `after`.
 pub async fn list(tx: &mut TenantTx, after: Option<&str>, limit: u32) -> Result<Vec<Project>, StoreError> {
     query_as!(
         Row,
-        "SELECT id, tenant_id, slug, name, created_at FROM projects
-         WHERE slug > $1 ORDER BY slug LIMIT $2",
+        r#"SELECT id, tenant_id, slug, name, limits AS "limits: _", revision, created_at FROM projects
+           WHERE deleted_at IS NULL AND slug > $1 ORDER BY slug LIMIT $2"#,
         after.unwrap_or_default(),
         i64::from(limit),
     )
@@ -73,7 +81,8 @@ pub async fn list(tx: &mut TenantTx, after: Option<&str>, limit: u32) -> Result<
 pub async fn by_slug(tx: &mut TenantTx, slug: &Slug) -> Result<Project, StoreError> {
     query_as!(
         Row,
-        "SELECT id, tenant_id, slug, name, created_at FROM projects WHERE slug = $1",
+        r#"SELECT id, tenant_id, slug, name, limits AS "limits: _", revision, created_at
+           FROM projects WHERE slug = $1 AND deleted_at IS NULL"#,
         slug.as_str()
     )
     .fetch_optional(tx.conn())

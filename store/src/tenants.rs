@@ -1,7 +1,11 @@
 //! Tenants.
 
-use domain::tenants::{Slug, Tenant};
-use domain::{TenantId, Timestamp};
+use std::collections::BTreeMap;
+
+use domain::projects::SANDBOX;
+use domain::tenants::{Classification, Language, Retention, Slug, Tenant};
+use domain::{ProjectId, TenantId, Timestamp};
+use sqlx::types::Json;
 use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -13,58 +17,121 @@ struct Row {
     id: Uuid,
     slug: String,
     name: String,
+    names: Json<BTreeMap<Language, String>>,
+    status: String,
+    zones: Vec<String>,
+    classification: String,
+    retention: Json<Retention>,
+    delete_protection: bool,
+    revision: i64,
     created_at: OffsetDateTime,
 }
 
 impl TryFrom<Row> for Tenant {
     type Error = StoreError;
     fn try_from(row: Row) -> Result<Self, StoreError> {
+        let corrupt = |column| StoreError::corrupt("tenants", column, row.id);
         Ok(Self {
             id: row.id.into(),
-            slug: row.slug.parse().map_err(|_| StoreError::corrupt("tenants", "slug", row.id))?,
+            slug: row.slug.parse().map_err(|_| corrupt("slug"))?,
             name: row.name,
+            names: row.names.0,
+            status: row.status.parse().map_err(|_| corrupt("status"))?,
+            zones: row.zones,
+            classification: row.classification.parse().map_err(|_| corrupt("classification"))?,
+            retention: row.retention.0,
+            delete_protection: row.delete_protection,
+            revision: row.revision,
             created_at: row.created_at.into(),
         })
     }
 }
 
-/// Creates a tenant.
+/// A tenant to create.
+#[derive(Clone, Debug)]
+pub struct NewTenant<'a> {
+    /// Short name.
+    pub slug: &'a Slug,
+    /// Name for people.
+    pub name: &'a str,
+    /// Its name in other languages.
+    pub names: &'a BTreeMap<Language, String>,
+    /// Where its work and data may be; empty for anywhere.
+    pub zones: &'a [String],
+    /// How secret its data may be.
+    pub classification: Classification,
+    /// How long its data is kept.
+    pub retention: Retention,
+    /// Whether it is protected from deletion.
+    pub delete_protection: bool,
+}
+
+/// Creates a tenant with its sandbox project.
 pub async fn create(
     tx: &mut SystemTx,
-    slug: &Slug,
-    name: &str,
+    new: NewTenant<'_>,
     now: Timestamp,
-) -> Result<Tenant, StoreError> {
-    let id = TenantId::generate();
-    query!(
-        "INSERT INTO tenants (id, slug, name, created_at) VALUES ($1, $2, $3, $4)",
+) -> Result<(Tenant, ProjectId), StoreError> {
+    let (id, sandbox) = (TenantId::generate(), ProjectId::generate());
+    let row = query_as!(
+        Row,
+        r#"INSERT INTO tenants (id, slug, name, names, zones, classification, retention, delete_protection, created_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+           RETURNING id, slug, name, names AS "names: _", status, zones, classification,
+               retention AS "retention: _", delete_protection, revision, created_at"#,
         id.0,
-        slug.as_str(),
-        name,
+        new.slug.as_str(),
+        new.name,
+        Json(new.names) as _,
+        new.zones,
+        new.classification.as_str(),
+        Json(new.retention) as _,
+        new.delete_protection,
+        OffsetDateTime::from(now),
+    )
+    .fetch_one(tx.conn())
+    .await
+    .map_err(exists("a tenant of this name"))?;
+    query!(
+        "INSERT INTO projects (id, tenant_id, slug, name, created_at) VALUES ($1, $2, $3, 'Sandbox', $4)",
+        sandbox.0,
+        id.0,
+        SANDBOX,
         OffsetDateTime::from(now),
     )
     .execute(tx.conn())
-    .await
-    .map_err(exists("a tenant of this name"))?;
-    Ok(Tenant { id, slug: slug.clone(), name: name.to_owned(), created_at: now })
+    .await?;
+    Ok((row.try_into()?, sandbox))
 }
 
 /// The tenant of that short name; in a tenant's transaction, only itself.
 pub async fn by_slug(tx: &mut impl Tx, slug: &Slug) -> Result<Tenant, StoreError> {
-    query_as!(Row, "SELECT id, slug, name, created_at FROM tenants WHERE slug = $1", slug.as_str())
-        .fetch_optional(tx.conn())
-        .await?
-        .ok_or(StoreError::NotFound("tenant"))?
-        .try_into()
+    query_as!(
+        Row,
+        r#"SELECT id, slug, name, names AS "names: _", status, zones, classification,
+               retention AS "retention: _", delete_protection, revision, created_at
+           FROM tenants WHERE slug = $1 AND status <> 'deleted'"#,
+        slug.as_str()
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound("tenant"))?
+    .try_into()
 }
 
 /// The tenant with that id; in a tenant's transaction, only itself.
 pub async fn get(tx: &mut impl Tx, id: TenantId) -> Result<Tenant, StoreError> {
-    query_as!(Row, "SELECT id, slug, name, created_at FROM tenants WHERE id = $1", id.0)
-        .fetch_optional(tx.conn())
-        .await?
-        .ok_or(StoreError::NotFound("tenant"))?
-        .try_into()
+    query_as!(
+        Row,
+        r#"SELECT id, slug, name, names AS "names: _", status, zones, classification,
+               retention AS "retention: _", delete_protection, revision, created_at
+           FROM tenants WHERE id = $1 AND status <> 'deleted'"#,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound("tenant"))?
+    .try_into()
 }
 
 /// Up to `limit` tenants by name, after the one named `after`; in a tenant's
@@ -72,8 +139,9 @@ pub async fn get(tx: &mut impl Tx, id: TenantId) -> Result<Tenant, StoreError> {
 pub async fn list(tx: &mut impl Tx, after: Option<&str>, limit: u32) -> Result<Vec<Tenant>, StoreError> {
     query_as!(
         Row,
-        "SELECT id, slug, name, created_at FROM tenants
-         WHERE slug > $1 ORDER BY slug LIMIT $2",
+        r#"SELECT id, slug, name, names AS "names: _", status, zones, classification,
+               retention AS "retention: _", delete_protection, revision, created_at
+           FROM tenants WHERE status <> 'deleted' AND slug > $1 ORDER BY slug LIMIT $2"#,
         after.unwrap_or_default(),
         i64::from(limit),
     )

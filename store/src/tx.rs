@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use domain::TenantId;
+use domain::{ProjectId, TenantId};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{Postgres, Transaction, query};
+use sqlx::{AssertSqlSafe, Postgres, Transaction, query};
 
 use crate::StoreError;
 
@@ -43,19 +43,29 @@ impl Store {
 
     /// The only way to a tenant's rows.
     pub async fn tenant(&self, tenant: TenantId) -> Result<TenantTx, StoreError> {
-        let mut tx = self.pool.begin().await?;
-        query!("SET LOCAL ROLE chancery_tenant").execute(&mut *tx).await?;
-        query!("SELECT set_config('chancery.tenant', $1, true)", tenant.to_string())
-            .fetch_one(&mut *tx)
-            .await?;
+        self.tenant_projects(tenant, None).await
+    }
+
+    /// The same, narrowed to the rows of these projects if any are given. One
+    /// round trip: only identifiers, which are hexadecimal, enter the text.
+    pub async fn tenant_projects(
+        &self,
+        tenant: TenantId,
+        projects: Option<&[ProjectId]>,
+    ) -> Result<TenantTx, StoreError> {
+        let mut begin =
+            format!("BEGIN; SET LOCAL ROLE chancery_tenant; SET LOCAL chancery.tenant = '{tenant}'");
+        if let Some(projects) = projects {
+            let list: Vec<String> = projects.iter().map(ToString::to_string).collect();
+            begin.push_str(&format!("; SET LOCAL chancery.projects = '{{{}}}'", list.join(",")));
+        }
+        let tx = self.pool.begin_with(AssertSqlSafe(begin)).await?;
         Ok(TenantTx { tx, tenant })
     }
 
     /// Every tenant's rows: for loops, the gateway and the platform's own work.
     pub async fn system(&self) -> Result<SystemTx, StoreError> {
-        let mut tx = self.pool.begin().await?;
-        query!("SET LOCAL ROLE chancery_system").execute(&mut *tx).await?;
-        Ok(SystemTx { tx })
+        Ok(SystemTx { tx: self.pool.begin_with("BEGIN; SET LOCAL ROLE chancery_system").await? })
     }
 
     /// Closes every connection, after those in use are returned.
@@ -105,16 +115,52 @@ impl SystemTx {
 pub trait Tx: Send {
     /// The connection inside, for statements of this crate.
     fn conn(&mut self) -> &mut PgConnection;
+
+    /// Makes it so.
+    fn commit(self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 impl Tx for TenantTx {
     fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
     }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        self.commit().await
+    }
 }
 
 impl Tx for SystemTx {
     fn conn(&mut self) -> &mut PgConnection {
         &mut self.tx
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        self.commit().await
+    }
+}
+
+/// A transaction of one tenant or of the system, for what both do.
+#[derive(Debug)]
+pub enum AnyTx {
+    /// Of one tenant.
+    Tenant(TenantTx),
+    /// Of every tenant.
+    System(SystemTx),
+}
+
+impl Tx for AnyTx {
+    fn conn(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Tenant(tx) => tx.conn(),
+            Self::System(tx) => tx.conn(),
+        }
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        match self {
+            Self::Tenant(tx) => tx.commit().await,
+            Self::System(tx) => tx.commit().await,
+        }
     }
 }

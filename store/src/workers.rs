@@ -7,7 +7,6 @@ mod report;
 use std::time::Duration;
 
 use domain::accelerators::Device;
-use domain::outbox::Topic;
 use domain::tenants::Slug;
 use domain::workers::{WORKER_LOST_SECS, Worker};
 use domain::{DeviceId, Timestamp, WorkerId};
@@ -15,7 +14,7 @@ use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{StoreError, SystemTx, Tx, audit, outbox};
+use crate::{StoreError, SystemTx, Tx};
 
 pub use desired::{desired, placed_file_bytes};
 pub use join::join;
@@ -60,27 +59,25 @@ fn heard_lately(worker: &Worker, now: Timestamp) -> bool {
     now.since(worker.seen_at) <= Duration::from_secs(WORKER_LOST_SECS)
 }
 
-/// Stops or lets begin that new work is placed on a worker. What is there
-/// stays.
+/// Stops or lets begin that new work is placed on a worker, if it has the
+/// expected revision. What is there stays.
 pub async fn set_cordoned(
     tx: &mut SystemTx,
     name: &Slug,
     cordoned: bool,
-    actor: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let id = query_scalar!(
-        "UPDATE workers SET cordoned = $2 WHERE name = $1 RETURNING id",
-        name.as_str(),
-        cordoned
-    )
-    .fetch_optional(tx.conn())
-    .await?
-    .ok_or(StoreError::NotFound("worker"))?;
-    let mut event = audit::allowed(None, now, actor, "update_worker", format!("worker:{id}"));
-    event.detail = serde_json::json!({ "name": name, "cordoned": cordoned });
-    audit::record(tx, &event).await?;
-    outbox::publish(tx, Topic::Desired, id, now).await
+    expected: Option<i64>,
+) -> Result<WorkerId, StoreError> {
+    let row = query!("SELECT id, revision FROM workers WHERE name = $1 FOR UPDATE", name.as_str())
+        .fetch_optional(tx.conn())
+        .await?
+        .ok_or(StoreError::NotFound("worker"))?;
+    if expected.is_some_and(|expected| expected != row.revision) {
+        return Err(StoreError::Stale);
+    }
+    query!("UPDATE workers SET cordoned = $2, revision = revision + 1 WHERE id = $1", row.id, cordoned)
+        .execute(tx.conn())
+        .await?;
+    Ok(row.id.into())
 }
 
 #[derive(Clone, Copy, Default)]
@@ -93,7 +90,7 @@ pub(crate) struct Selection<'a> {
 /// Workers with their devices, by name.
 pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<Worker>, StoreError> {
     let rows = query!(
-        "SELECT id, name, pool, zone, address, cordoned, live, seen_at, created_at FROM workers
+        "SELECT id, name, pool, zone, address, cordoned, live, seen_at, revision, created_at FROM workers
          WHERE ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR name > $2)
          ORDER BY name LIMIT $3",
         which.name,
@@ -119,6 +116,7 @@ pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<
                 live: row.live,
                 devices: devices.drain(start..end).collect(),
                 seen_at: row.seen_at.into(),
+                revision: row.revision,
                 created_at: row.created_at.into(),
             })
         })

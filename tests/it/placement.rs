@@ -340,7 +340,7 @@ async fn the_database_refuses_what_does_not_fit_or_is_not_so_any_more() {
         "no such device"
     );
     let mut tx = scene.db.store.system().await.unwrap();
-    store::workers::set_cordoned(&mut tx, &"a".parse().unwrap(), true, "test", scene.now).await.unwrap();
+    store::workers::set_cordoned(&mut tx, &"a".parse().unwrap(), true, None).await.unwrap();
     tx.commit().await.unwrap();
     assert!(matches!(scene.apply(&place(0, device)).await, Err(StoreError::Conflict(_))), "cordoned");
     let lost = Decision::DeclareLost { worker, seen_at: scene.now - Duration::from_secs(1) };

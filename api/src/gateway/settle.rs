@@ -122,8 +122,8 @@ impl Drop for Meter {
         let row = UsageRow {
             id: UsageId::generate(),
             tenant_id: self.tenant,
-            project_id: self.caller.project.unwrap_or(self.project),
-            key_id: self.caller.key,
+            project_id: self.caller.project().unwrap_or(self.project),
+            key_id: self.caller.key(),
             endpoint_id: Some(self.endpoint),
             job_id: None,
             request_id: self.request,

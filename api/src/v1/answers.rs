@@ -17,7 +17,7 @@ use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::TenantScope;
+use crate::access::TenantScope;
 use crate::extract::Json;
 use crate::gateway::{Answer, Part};
 use crate::problem::{ApiError, Result};

@@ -1,6 +1,7 @@
 //! `/v1/batches`: the jobs of `/api/v1/jobs`, in OpenAI's words.
 
 use axum::extract::State;
+use axum::response::Response;
 use domain::JobId;
 use domain::Timestamp;
 use domain::jobs::{Job, JobState};
@@ -12,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::files::{file_id, parse_file_id};
 use super::parse_id;
-use crate::auth::TenantScope;
+use crate::access::TenantScope;
 use crate::extract::{Json, Path, Query};
 use crate::jobs;
 use crate::problem::{ApiError, Result};
@@ -172,14 +173,14 @@ async fn create_batch(
     State(app): State<App>,
     scope: TenantScope,
     Json(body): Json<CreateBatch>,
-) -> Result<Json<Batch>> {
+) -> Result<Response> {
     if body.completion_window != WINDOW {
         return Err(ApiError::field("completion_window", "completion_window must be 24h"));
     }
     let input = parse_file_id(&body.input_file_id)?;
-    let job =
+    let (change, job) =
         jobs::create(&app, &scope, None, input, body.endpoint, body.metadata.unwrap_or_default()).await?;
-    Ok(Json(job.into()))
+    change.ok(&Batch::from(job)).await
 }
 
 /// List batches, newest first
@@ -192,7 +193,7 @@ async fn list_batches(
 ) -> Result<Json<BatchList>> {
     let after = query.after.as_deref().map(parse_batch_id).transpose()?;
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
-    let mut found = store::jobs::list(&mut scope.tx(&app).await?, after, i64::from(limit) + 1).await?;
+    let mut found = store::jobs::list(&mut scope.read(&app).await?, after, i64::from(limit) + 1).await?;
     let has_more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let data: Vec<Batch> = found.into_iter().map(Into::into).collect();
@@ -213,7 +214,7 @@ async fn get_batch(
     scope: TenantScope,
     Path(batch): Path<String>,
 ) -> Result<Json<Batch>> {
-    let job = store::jobs::get(&mut scope.tx(&app).await?, parse_batch_id(&batch)?).await?;
+    let job = store::jobs::get(&mut scope.read(&app).await?, parse_batch_id(&batch)?).await?;
     Ok(Json(job.into()))
 }
 
@@ -226,6 +227,8 @@ async fn cancel_batch(
     State(app): State<App>,
     scope: TenantScope,
     Path(batch): Path<String>,
-) -> Result<Json<Batch>> {
-    Ok(Json(jobs::cancel(&app, &scope, parse_batch_id(&batch)?).await?.into()))
+) -> Result<Response> {
+    let (change, job, cancelled) = jobs::cancel(&app, &scope, parse_batch_id(&batch)?).await?;
+    let batch = Batch::from(job);
+    if cancelled { change.ok(&batch).await } else { change.unchanged(&batch).await }
 }

@@ -5,12 +5,13 @@ use axum::response::Response;
 use domain::FileId;
 use domain::files::{File, FilePurpose};
 use serde::{Deserialize, Serialize};
+use store::TenantTx;
 use store::files::Order;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::parse_id;
-use crate::auth::TenantScope;
+use crate::access::{Change, TenantScope};
 use crate::extract::{Json, Path, Query};
 use crate::files;
 use crate::problem::{ApiError, Result};
@@ -117,8 +118,9 @@ async fn create_openai_file(
     State(app): State<App>,
     scope: TenantScope,
     request: Request,
-) -> Result<Json<OpenAiFile>> {
-    Ok(Json(files::receive(&app, &scope, None, request).await?.into()))
+) -> Result<Response> {
+    let answer = async |change: Change<TenantTx>, file: File| change.ok(&OpenAiFile::from(file)).await;
+    files::receive(&app, &scope, None, request, answer).await
 }
 
 /// List files
@@ -136,7 +138,7 @@ async fn list_openai_files(
     };
     let after = query.after.as_deref().map(parse_file_id).transpose()?;
     let limit = query.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
-    let mut tx = scope.tx(&app).await?;
+    let mut tx = scope.read(&app).await?;
     let mut found = store::files::list(&mut tx, query.purpose, order, after, i64::from(limit) + 1).await?;
     let has_more = found.len() > limit as usize;
     found.truncate(limit as usize);
@@ -158,7 +160,7 @@ async fn get_openai_file(
     scope: TenantScope,
     Path(file): Path<String>,
 ) -> Result<Json<OpenAiFile>> {
-    let file = store::files::get(&mut scope.tx(&app).await?, parse_file_id(&file)?).await?;
+    let file = store::files::get(&mut scope.read(&app).await?, parse_file_id(&file)?).await?;
     Ok(Json(file.into()))
 }
 
@@ -169,10 +171,10 @@ async fn delete_openai_file(
     State(app): State<App>,
     scope: TenantScope,
     Path(file): Path<String>,
-) -> Result<Json<OpenAiFileDeleted>> {
+) -> Result<Response> {
     let id = parse_file_id(&file)?;
-    files::delete(&app, &scope, id).await?;
-    Ok(Json(OpenAiFileDeleted { id: file_id(id), object: "file", deleted: true }))
+    let deleted = OpenAiFileDeleted { id: file_id(id), object: "file", deleted: true };
+    files::delete(&app, &scope, id, async |change| change.ok(&deleted).await).await
 }
 
 /// Download a file's content
@@ -183,6 +185,6 @@ async fn download_openai_file(
     scope: TenantScope,
     Path(file): Path<String>,
 ) -> Result<Response> {
-    let file = store::files::get(&mut scope.tx(&app).await?, parse_file_id(&file)?).await?;
+    let file = store::files::get(&mut scope.read(&app).await?, parse_file_id(&file)?).await?;
     files::content(&app, &file).await
 }

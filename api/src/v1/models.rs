@@ -6,7 +6,7 @@ use store::routes::ServedModel;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::TenantScope;
+use crate::access::TenantScope;
 use crate::extract::{Json, Path};
 use crate::problem::{ApiError, Result};
 use crate::state::App;
@@ -48,7 +48,7 @@ impl From<ServedModel> for OpenAiModel {
 /// What may be sent as `model`: the endpoints of the tenant.
 #[utoipa::path(get, path = "/v1/models", tag = "inference", responses((status = 200, body = OpenAiModelList)))]
 async fn list_served_models(State(app): State<App>, scope: TenantScope) -> Result<Json<OpenAiModelList>> {
-    let served = store::routes::served(&mut scope.tx(&app).await?, None).await?;
+    let served = store::routes::served(&mut scope.read(&app).await?, None).await?;
     Ok(Json(OpenAiModelList { object: "list", data: served.into_iter().map(Into::into).collect() }))
 }
 
@@ -61,7 +61,7 @@ async fn get_served_model(
     scope: TenantScope,
     Path(model): Path<String>,
 ) -> Result<Json<OpenAiModel>> {
-    let served = store::routes::served(&mut scope.tx(&app).await?, Some(&model)).await?;
+    let served = store::routes::served(&mut scope.read(&app).await?, Some(&model)).await?;
     let found = served.into_iter().next().ok_or(ApiError::NotFound("model"))?;
     Ok(Json(found.into()))
 }

@@ -131,7 +131,8 @@ impl Api {
     }
 
     pub async fn call(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Answer {
-        let mut request = self.http.request(method, format!("http://{}{path}", self.public));
+        let mut request =
+            conventional(self.http.request(method.clone(), format!("http://{}{path}", self.public)), &method);
         if !token.is_empty() {
             request = request.bearer_auth(token);
         }
@@ -154,7 +155,7 @@ impl Api {
         text(&self.post("/api/v1/sessions", "", body).await.expect(201)["token"])
     }
 
-    /// A tenant with a project `sandbox`, an administrator, a developer and a key.
+    /// A tenant with an administrator, a developer and a key.
     pub async fn tenant(&self, admin: &str, slug: &str) -> Tenant {
         self.post("/api/v1/tenants", admin, json!({ "slug": slug, "name": slug })).await.expect(201);
         for role in ["tenant_admin", "developer"] {
@@ -164,9 +165,6 @@ impl Api {
         }
         let own_admin = self.sign_in(&format!("tenant_admin@{slug}")).await;
         let developer = self.sign_in(&format!("developer@{slug}")).await;
-        self.post("/api/v1/projects", &own_admin, json!({ "slug": "sandbox", "name": "Sandbox" }))
-            .await
-            .expect(201);
         let body = json!({ "project": "sandbox", "name": "test" });
         let key = self.post("/api/v1/api-keys", &own_admin, body).await.expect(201);
         Tenant { admin: own_admin, developer, key: text(&key["secret"]), key_id: text(&key["key"]["id"]) }
@@ -180,7 +178,8 @@ impl Api {
     }
 
     pub async fn upload(&self, path: &str, token: &str, body: impl Into<reqwest::Body>) -> Answer {
-        let request = self.http.post(format!("http://{}{path}", self.public)).bearer_auth(token);
+        let request = conventional(self.http.post(format!("http://{}{path}", self.public)), &Method::POST)
+            .bearer_auth(token);
         read(request.header("content-type", "application/octet-stream").body(body)).await
     }
 
@@ -195,6 +194,15 @@ impl Api {
             }
         }
         found
+    }
+}
+
+/// A fresh Idempotency-Key on what makes, any revision on what updates.
+pub fn conventional(request: reqwest::RequestBuilder, method: &Method) -> reqwest::RequestBuilder {
+    match *method {
+        Method::POST => request.header("idempotency-key", uuid::Uuid::now_v7().to_string()),
+        Method::PATCH | Method::PUT => request.header("if-match", "*"),
+        _ => request,
     }
 }
 

@@ -73,6 +73,7 @@ impl World {
             live: true,
             devices: (0..devices).map(|ordinal| device(self, ordinal)).collect(),
             seen_at: self.now,
+            revision: 1,
             created_at: self.now,
         };
         self.snapshot.workers.insert(id, worker);
