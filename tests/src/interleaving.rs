@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use domain::audit::AuditEvent;
 use domain::keys::{CredentialKind, Pepper, mint};
-use domain::{Clock, KeyId, ProjectId, TenantId, Timestamp};
+use domain::projects::ProjectLimits;
+use domain::{Clock, KeyId, PrincipalId, ProjectId, TenantId, Timestamp};
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use store::objects::Objects;
@@ -112,7 +113,8 @@ struct Side {
     name: &'static str,
     /// A project of the other.
     others_project: &'static str,
-    key: String,
+    /// The session of its administrator.
+    session: String,
 }
 
 /// What each operation works with.
@@ -140,7 +142,12 @@ pub async fn run(db: &Database, operations: u64, seed: u64) -> Report {
         join_token: mint(CredentialKind::Join, [7; 20]),
     };
     let any = "127.0.0.1:0".parse().expect("an address");
-    let settings = api::Settings { listen: any, internal_listen: any, ..api::Settings::default() };
+    let settings = api::Settings {
+        listen: any,
+        internal_listen: any,
+        requests_per_minute: u32::MAX,
+        ..api::Settings::default()
+    };
     let server = api::Server::bind(settings, deps).await.expect("the API listens");
     let base = format!("http://{}/api/v1", server.public_addr);
     let shutdown = CancellationToken::new();
@@ -192,17 +199,17 @@ fn pepper() -> Pepper {
     Pepper::new([3; 32])
 }
 
-/// Two tenants with three projects and a key each, made by the superuser.
+/// Two tenants with three projects, a key and an administrator each, made by the superuser.
 async fn two_sides(db: &Database) -> [Side; 2] {
     let side = |name, others_project, n| Side {
         tenant: TenantId::generate(),
         name,
         others_project,
-        key: mint(CredentialKind::ApiKey, [n; 20]),
+        session: mint(CredentialKind::Session, [n; 20]),
     };
     let sides = [side("left", "right-0", 1), side("right", "left-0", 2)];
     let mut su = db.superuser().await;
-    for Side { tenant, name, key, .. } in &sides {
+    for Side { tenant, name, session, .. } in &sides {
         let mut sql = vec![format!(
             "INSERT INTO tenants (id, slug, name, created_at) VALUES ('{tenant}', '{name}', '{name}', now())"
         )];
@@ -214,10 +221,19 @@ async fn two_sides(db: &Database) -> [Side; 2] {
             ));
             objects.push(format!("project:{id}"));
         }
-        let (id, hash) = (KeyId::generate(), hex::encode(pepper().hash(key)));
+        let (id, admin, hash) =
+            (KeyId::generate(), PrincipalId::generate(), hex::encode(pepper().hash(session)));
         sql.push(format!(
             "INSERT INTO api_keys (id, tenant_id, project_id, name, prefix, key_hash, created_at)
-             VALUES ('{id}', '{tenant}', '{tenant}', 'key', 'chy_', decode('{hash}', 'hex'), now())"
+             VALUES ('{id}', '{tenant}', '{tenant}', 'key', 'chy_', sha256('{name}'), now())"
+        ));
+        sql.push(format!(
+            "INSERT INTO principals (id, tenant_id, login, display_name, role, created_at)
+             VALUES ('{admin}', '{tenant}', 'admin@{name}', '{name}', 'tenant_admin', now())"
+        ));
+        sql.push(format!(
+            "INSERT INTO sessions (token_hash, id, principal_id, created_at, last_seen_at, expires_at)
+             VALUES (decode('{hash}', 'hex'), gen_random_uuid(), '{admin}', now(), now(), '2100-01-01')"
         ));
         objects.push(format!("key:{id}"));
         for object in objects {
@@ -325,7 +341,8 @@ async fn transaction(scene: &Scene, side: &Side, what: u64, random: u64) -> Resu
         3 => {
             let slug = format!("{}-{random:x}", side.name).parse().expect("a short name");
             let now = Clock::system().now();
-            let project = store::projects::create(&mut tx, &slug, side.name, now).await?;
+            let project =
+                store::projects::create(&mut tx, &slug, side.name, ProjectLimits::default(), now).await?;
             store::audit::record(&mut tx, &made(own, &project, now)).await?;
             if random % COMMITTED == 0 {
                 return Ok(tx.commit().await?);
@@ -351,7 +368,7 @@ fn made(tenant: TenantId, project: &domain::projects::Project, now: Timestamp) -
 async fn request(scene: &Scene, side: &Side, which: u64) -> Result<(), Failure> {
     let list = ["projects", "api-keys", "audit"][which as usize];
     let url = format!("{}/{list}?limit={ROWS}", scene.base);
-    let Ok(answer) = scene.http.get(url).bearer_auth(&side.key).send().await else {
+    let Ok(answer) = scene.http.get(url).bearer_auth(&side.session).send().await else {
         return Err(Failure::Broken);
     };
     let status = answer.status();
