@@ -10,6 +10,7 @@ pub mod installation;
 pub mod issuer;
 pub mod keycloak;
 pub mod ministries;
+pub mod interleaving;
 pub mod python;
 pub mod schemathesis;
 pub mod stage;
