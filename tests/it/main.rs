@@ -11,6 +11,7 @@ mod identity;
 mod inference;
 mod isolation;
 mod keycloak;
+mod matrix;
 mod placement;
 mod sign_in;
 mod up;

@@ -48,7 +48,8 @@ impl Scene {
         ] {
             rows(&mut su, &sql).await.unwrap();
         }
-        for object in [format!("tenant:{tenant}"), format!("project:{tenant}"), format!("version:{version}")]
+        for object in
+            [format!("tenant:{tenant}"), format!("project:{tenant}"), format!("model_version:{version}")]
         {
             audit(&db, &object).await;
         }

@@ -111,7 +111,7 @@ impl Database {
             ),
             (
                 "a tenant, project, key, endpoint, job or version without its audit record",
-                "SELECT count(*) FROM (SELECT 'tenant:' || id AS object FROM tenants UNION ALL SELECT 'project:' || id FROM projects UNION ALL SELECT 'key:' || id FROM api_keys UNION ALL SELECT 'endpoint:' || id FROM endpoints UNION ALL SELECT 'job:' || id FROM jobs UNION ALL SELECT 'version:' || id FROM model_versions) made WHERE NOT EXISTS (SELECT FROM audit_events a WHERE a.object = made.object)",
+                "SELECT count(*) FROM (SELECT 'tenant:' || id AS object FROM tenants UNION ALL SELECT 'project:' || id FROM projects UNION ALL SELECT 'key:' || id FROM api_keys UNION ALL SELECT 'endpoint:' || id FROM endpoints UNION ALL SELECT 'job:' || id FROM jobs UNION ALL SELECT 'model_version:' || id FROM model_versions) made WHERE NOT EXISTS (SELECT FROM audit_events a WHERE a.object = made.object)",
             ),
         ] {
             let left = self.count(sql).await;

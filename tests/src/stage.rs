@@ -163,7 +163,7 @@ impl Stage {
             json!({"format": "gguf", "files": [{"path": "m.gguf", "sha256": file, "bytes": 1000}]});
         self.set(&format!("INSERT INTO models VALUES ('{version}', NULL, '{name}', now())")).await;
         self.insert(
-            &format!("version:{version}"),
+            &format!("model_version:{version}"),
             &format!("INSERT INTO model_versions VALUES ('{version}', '{version}', NULL, decode('{file}', 'hex'), '{manifest}', now())"),
         )
         .await;

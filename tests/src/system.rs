@@ -105,10 +105,10 @@ impl System {
         for object in [
             format!("tenant:{tenant}"),
             format!("project:{tenant}"),
-            format!("version:{version}"),
+            format!("model_version:{version}"),
             format!("endpoint:{endpoint}"),
         ] {
-            statements.push(format!("INSERT INTO audit_events SELECT gen_random_uuid(), NULL, now(), 'test', 'create', '{object}', 'allowed', '{{}}'"));
+            statements.push(format!("INSERT INTO audit_events (id, at, actor, action, object, verdict, detail) VALUES (gen_random_uuid(), now(), 'test', 'create', '{object}', 'allowed', '{{}}')"));
         }
         statements.push(format!(
             "INSERT INTO outbox (topic, subject, created_at) VALUES ('desired', '{endpoint}', now())"

@@ -1,0 +1,215 @@
+//! Who may do what: every operation of the router, asked by every kind of
+//! caller, against a table that is committed; and that what belongs to another
+//! answers like what never was.
+
+mod scene;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use reqwest::{Method, StatusCode};
+use scene::{Caller, Scene, Stand};
+use serde_json::{Value, json};
+
+/// The table of decisions. `CHANCERY_UPDATE_GOLDEN=1` writes it anew.
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/it/matrix/decisions.txt");
+/// Requests that end the session they come with: asked last.
+const LAST: &[&str] = &["delete_session"];
+
+/// An operation of the document.
+struct Operation {
+    name: String,
+    method: Method,
+    route: String,
+    public: bool,
+}
+
+fn operations() -> Vec<Operation> {
+    let document = serde_json::to_value(api::openapi()).unwrap();
+    let mut operations = Vec::new();
+    for (route, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            operations.push(Operation {
+                name: operation["operationId"].as_str().unwrap().to_owned(),
+                method: method.to_uppercase().parse().unwrap(),
+                route: route.clone(),
+                public: operation["security"] == json!([{}]),
+            });
+        }
+    }
+    operations.sort_by_key(|o| (LAST.contains(&&*o.name), o.route.clone(), o.method.to_string()));
+    operations
+}
+
+impl Operation {
+    fn names_something(&self) -> bool {
+        self.route.contains('{')
+    }
+
+    fn reads(&self) -> bool {
+        self.method == Method::GET
+    }
+}
+
+/// Asks, and counts refused mutations, which must all be recorded.
+async fn ask(
+    scene: &Scene,
+    operation: &Operation,
+    caller: &Caller,
+    path: &str,
+    refused: &mut i64,
+) -> StatusCode {
+    let status = scene.request(&operation.method, path, caller).send().await.unwrap().status();
+    let known = caller.stand != Stand::Nobody;
+    if known && !operation.reads() && [403, 404].contains(&status.as_u16()) {
+        *refused += 1;
+    }
+    assert!(!status.is_server_error() || status == 503, "{} by {}: {status}", operation.name, caller.name);
+    status
+}
+
+/// `401`, `403`, `404`, or `ok`: the caller may do this and the request went on.
+async fn decision(scene: &Scene, operation: &Operation, caller: &Caller, refused: &mut i64) -> String {
+    let of_tenant = |path: String| match caller.stand {
+        Stand::Platform if path.contains('?') => format!("{path}&tenant=interior"),
+        Stand::Platform => format!("{path}?tenant=interior"),
+        Stand::Foreign if !operation.names_something() => format!("{path}?tenant=interior"),
+        _ => path,
+    };
+    let real = of_tenant(scene.path(&operation.route, true));
+    let harmless = if operation.reads() || caller.stand == Stand::Foreign || caller.stand == Stand::Nobody {
+        real.clone()
+    } else {
+        of_tenant(scene.path(&operation.route, false))
+    };
+    let mut status = ask(scene, operation, caller, &harmless, refused).await;
+    if status == 403 && harmless != real {
+        status = ask(scene, operation, caller, &real, refused).await;
+    }
+    match status.as_u16() {
+        status @ (401 | 403) => status.to_string(),
+        404 if harmless == real => "404".to_owned(),
+        405 => panic!("{} has no handler", operation.name),
+        _ => "ok".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn every_caller_may_do_what_the_table_says() {
+    let scene = Scene::new().await;
+    let operations = operations();
+    assert!(operations.len() > 60, "the document was read");
+    let readable: Vec<String> = operations
+        .iter()
+        .filter(|o| o.reads() && o.names_something() && !o.public)
+        .map(|o| o.route.clone())
+        .collect();
+    let denied = "SELECT count(*) FROM audit_events WHERE verdict = 'denied'";
+    let before = (scene.look(&readable).await, scene.platform.system.db.count(denied).await);
+    for (path, answer) in &before.0 {
+        // The control: without it, a refusal would prove nothing.
+        assert!(
+            answer["status"] == 200 || path.ends_with("/results") || path.starts_with("/v1/models/"),
+            "{path}: {answer}"
+        );
+    }
+
+    let (mut table, mut refused) = (BTreeMap::new(), 0);
+    for operation in &operations {
+        let mut line: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for caller in &scene.callers {
+            let decision = if operation.public {
+                "public".to_owned()
+            } else {
+                decision(&scene, operation, caller, &mut refused).await
+            };
+            if caller.stand == Stand::Nobody && !operation.public {
+                assert_eq!(decision, "401", "{} by {}", operation.name, caller.name);
+                continue;
+            }
+            line.entry(decision).or_default().push(&caller.name);
+        }
+        table.insert(format!("{} {} {}", operation.name, operation.method, operation.route), line);
+    }
+    assert_eq!(scene.look(&readable).await, before.0, "a refused request changed something");
+    let recorded = scene.platform.system.db.count(denied).await - before.1;
+    assert_eq!(recorded, refused, "each refused mutation has one record");
+    compare(&print(&table));
+    scene.platform.system.stop().await;
+}
+
+/// The table as text, an operation and a decision a line.
+fn print(table: &BTreeMap<String, BTreeMap<String, Vec<&str>>>) -> String {
+    let mut text = String::from(
+        "# Who may do what with the objects of another's, or their own, ministry. Generated by the test\n\
+         # `matrix`, compared by it; callers without a valid credential get 401 everywhere.\n",
+    );
+    for (operation, decisions) in table {
+        writeln!(text, "\n{operation}").unwrap();
+        for (decision, callers) in decisions {
+            if decision == "public" {
+                writeln!(text, "  public").unwrap();
+            } else {
+                writeln!(text, "  {decision}: {}", callers.join(", ")).unwrap();
+            }
+        }
+    }
+    text
+}
+
+fn compare(found: &str) {
+    if std::env::var_os("CHANCERY_UPDATE_GOLDEN").is_some() {
+        std::fs::write(GOLDEN, found).unwrap();
+        return;
+    }
+    let committed = std::fs::read_to_string(GOLDEN).unwrap_or_default();
+    let first = found.lines().zip(committed.lines()).find(|(found, committed)| found != committed);
+    assert!(
+        found == committed,
+        "decisions changed, first at {first:?}. If that is meant, run this test with CHANCERY_UPDATE_GOLDEN=1 and commit {GOLDEN}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_anothers_answers_like_what_never_was() {
+    let scene = Scene::new().await;
+    let mut compared = 0;
+    for operation in operations().iter().filter(|o| o.names_something() && !o.route.contains("{tenant}")) {
+        // Shared by all: the catalogue, the fleet, and what asks for no credential.
+        if operation.public || operation.route.contains("{model}") || operation.route.contains("{worker}") {
+            continue;
+        }
+        for caller in scene.callers.iter().filter(|c| c.stand == Stand::Foreign) {
+            let mut answers = Vec::new();
+            for real in [true, false] {
+                let path = scene.path(&operation.route, real);
+                let mut request =
+                    scene.request(&operation.method, &path, caller).header("x-request-id", "same-for-both");
+                if !operation.reads() {
+                    request = request
+                        .header("if-match", "*")
+                        .header("idempotency-key", format!("{}{real}", operation.name));
+                    request = request.json(&body(&operation.name));
+                }
+                let answer = request.send().await.unwrap();
+                let mut headers = answer.headers().clone();
+                headers.remove("date");
+                answers.push((answer.status(), headers, answer.bytes().await.unwrap()));
+            }
+            assert_eq!(answers[0], answers[1], "{} by {}", operation.name, caller.name);
+            compared += 1;
+        }
+    }
+    assert!(compared > 100, "{compared} compared");
+    scene.platform.system.stop().await;
+}
+
+/// A body that the operation accepts, so that what it names is looked for.
+fn body(operation: &str) -> Value {
+    match operation {
+        "update_endpoint" => json!({"replicas": 1}),
+        "set_group_mappings" => json!({"mappings": []}),
+        "update_identity_provider" => json!({"enabled": true}),
+        _ => json!({}),
+    }
+}
