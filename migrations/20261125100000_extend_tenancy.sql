@@ -39,5 +39,5 @@ CREATE TABLE tenant_deletions (
     finished_at  timestamptz,
     CHECK ((certificate IS NULL) = (finished_at IS NULL))
 );
-CALL isolate_system('tenant_deletions');
+CALL isolate('tenant_deletions');
 GRANT SELECT, INSERT, UPDATE ON tenant_deletions TO chancery_system;

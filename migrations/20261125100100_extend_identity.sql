@@ -18,6 +18,7 @@ CREATE TABLE identity_providers (
     jwks_fetched_at timestamptz,
     revision        bigint NOT NULL DEFAULT 1,
     created_at      timestamptz NOT NULL,
+    UNIQUE (tenant_id, id),
     UNIQUE NULLS NOT DISTINCT (tenant_id, name)
 );
 CALL isolate('identity_providers');
@@ -46,6 +47,7 @@ ALTER TABLE principals
     ADD CHECK (CASE WHEN tenant_id IS NULL
         THEN role IN ('platform_admin', 'model_approver', 'auditor')
         ELSE role IN ('tenant_admin', 'auditor', 'developer', 'user', 'viewer', 'member') END),
+    ADD FOREIGN KEY (tenant_id, provider_id) REFERENCES identity_providers (tenant_id, id) ON DELETE CASCADE,
     ADD CHECK ((provider_id IS NULL) = (subject IS NULL)),
     ADD CHECK (kind = 'person' OR (tenant_id IS NOT NULL AND password_hash IS NULL AND provider_id IS NULL)),
     ADD UNIQUE (provider_id, subject);

@@ -40,6 +40,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 
 /// What to run.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 struct CreateJob {
     /// An uploaded file of requests, as OpenAI's batches have them: JSON Lines
     /// of `custom_id`, `method`, `url` and `body`.

@@ -75,6 +75,10 @@ pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
                     describe(status, response);
+                    // A schema would be read as that of each event.
+                    if let Some(RefOr::T(stream)) = response.content.get_mut("text/event-stream") {
+                        stream.schema = None;
+                    }
                 }
             }
             operation.responses.responses.insert("default".to_owned(), RefOr::T(error.clone()));

@@ -5,6 +5,7 @@ use domain::{AuditId, TenantId, Timestamp};
 use sqlx::query;
 use time::OffsetDateTime;
 
+use crate::pages::Ids;
 use crate::{StoreError, Tx};
 
 /// An audit event of an allowed act, with nothing in `detail`.
@@ -64,10 +65,10 @@ pub async fn list(
 ) -> Result<Vec<AuditEvent>, StoreError> {
     let rows = query!(
         "SELECT id, tenant_id, at, actor, credential, action, object, verdict, policy, detail FROM audit_events
-         WHERE ($1::uuid IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id < $2)
+         WHERE ($1::uuid IS NULL OR tenant_id = $1) AND id <= $2
          ORDER BY id DESC LIMIT $3",
         tenant.map(|t| t.0),
-        before.map(|id| id.0),
+        Ids::before(before.map(|id| id.0)).to,
         i64::from(limit),
     )
     .fetch_all(tx.conn())

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::exists;
+use crate::pages::Ids;
 use crate::{StoreError, TenantTx, Tx};
 
 struct Row {
@@ -137,7 +138,7 @@ pub async fn resolve(tx: &mut TenantTx, endpoint: &EndpointRef) -> Result<Endpoi
 
 /// An endpoint that is not deleted.
 pub async fn get(tx: &mut TenantTx, id: EndpointId) -> Result<Endpoint, StoreError> {
-    let mut found = select(tx, Some(id), None, 1).await?;
+    let mut found = select(tx, Ids::only(id.0), 1).await?;
     found.pop().ok_or(StoreError::NotFound("endpoint"))
 }
 
@@ -147,15 +148,10 @@ pub async fn list(
     before: Option<EndpointId>,
     limit: u32,
 ) -> Result<Vec<Endpoint>, StoreError> {
-    select(tx, None, before, limit).await
+    select(tx, Ids::before(before.map(|id| id.0)), limit).await
 }
 
-async fn select(
-    tx: &mut TenantTx,
-    id: Option<EndpointId>,
-    before: Option<EndpointId>,
-    limit: u32,
-) -> Result<Vec<Endpoint>, StoreError> {
+async fn select(tx: &mut TenantTx, ids: Ids, limit: u32) -> Result<Vec<Endpoint>, StoreError> {
     query_as!(
         Row,
         r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.version_id, m.name AS model, v.digest, e.replicas,
@@ -174,10 +170,10 @@ async fn select(
              LEFT JOIN placements p ON p.workload_id = w.id AND p.generation = w.generation AND p.state IN ('assigned', 'ready')
              WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.state <> 'ended'
            ) s
-           WHERE e.deleted_at IS NULL AND ($1::uuid IS NULL OR e.id = $1) AND ($2::uuid IS NULL OR e.id < $2)
+           WHERE e.deleted_at IS NULL AND e.id BETWEEN $1 AND $2
            ORDER BY e.id DESC LIMIT $3"#,
-        id.map(|id| id.0),
-        before.map(|id| id.0),
+        ids.from,
+        ids.to,
         i64::from(limit),
     )
     .fetch_all(tx.conn())

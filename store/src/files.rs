@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::exists;
+use crate::pages::{FIRST_TIME, LAST_TIME};
 use crate::{StoreError, TenantTx, Tx};
 
 struct Row {
@@ -104,15 +105,15 @@ pub async fn list(
             Some((at, id.0))
         }
     };
-    let (at, id) = after.unzip();
     let purpose = purpose.map(FilePurpose::as_str);
     let rows = match order {
         Order::Newest => {
+            let (at, id) = after.unwrap_or((LAST_TIME, Uuid::max()));
             query_as!(
                 Row,
                 "SELECT id, tenant_id, project_id, purpose, filename, bytes, sha256, created_at FROM files
                  WHERE deleted_at IS NULL AND ($1::text IS NULL OR purpose = $1)
-                   AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+                   AND (created_at, id) < ($2, $3)
                  ORDER BY created_at DESC, id DESC LIMIT $4",
                 purpose,
                 at,
@@ -123,11 +124,12 @@ pub async fn list(
             .await?
         }
         Order::Oldest => {
+            let (at, id) = after.unwrap_or((FIRST_TIME, Uuid::nil()));
             query_as!(
                 Row,
                 "SELECT id, tenant_id, project_id, purpose, filename, bytes, sha256, created_at FROM files
                  WHERE deleted_at IS NULL AND ($1::text IS NULL OR purpose = $1)
-                   AND ($2::timestamptz IS NULL OR (created_at, id) > ($2, $3))
+                   AND (created_at, id) > ($2, $3)
                  ORDER BY created_at, id LIMIT $4",
                 purpose,
                 at,

@@ -15,6 +15,7 @@ use sqlx::{query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::pages::Ids;
 use crate::{StoreError, SystemTx, TenantTx, Tx, outbox};
 
 /// What a name of a model means to a job.
@@ -152,12 +153,12 @@ pub async fn create(
 
 /// One job.
 pub async fn get(tx: &mut TenantTx, id: JobId) -> Result<Job, StoreError> {
-    select(tx, Some(id), None, 1).await?.pop().ok_or(StoreError::NotFound("job"))
+    select(tx, Ids::only(id.0), 1).await?.pop().ok_or(StoreError::NotFound("job"))
 }
 
 /// Jobs, newest first, after (older than) the job `after`.
 pub async fn list(tx: &mut TenantTx, after: Option<JobId>, limit: i64) -> Result<Vec<Job>, StoreError> {
-    select(tx, None, after, limit).await
+    select(tx, Ids::before(after.map(|id| id.0)), limit).await
 }
 
 /// Asks a job to stop. `Conflict` if it ended, or all its lines did.
@@ -204,12 +205,7 @@ pub async fn position(tx: &mut SystemTx, id: JobId) -> Result<Option<u64>, Store
     Ok(ahead.map(|n| n.unsigned_abs() + 1))
 }
 
-async fn select(
-    tx: &mut TenantTx,
-    id: Option<JobId>,
-    after: Option<JobId>,
-    limit: i64,
-) -> Result<Vec<Job>, StoreError> {
+async fn select(tx: &mut TenantTx, ids: Ids, limit: i64) -> Result<Vec<Job>, StoreError> {
     // Of several shares, the one furthest along says how the job stands.
     let rows = query_as!(
         Row,
@@ -226,10 +222,10 @@ async fn select(
                WHERE w.tenant_id = j.tenant_id AND w.job_id = j.id AND w.state <> 'ended'
                ORDER BY p.state = 'ready' DESC NULLS LAST, w.created_at LIMIT 1
            ) s ON true
-           WHERE ($1::uuid IS NULL OR j.id = $1) AND ($2::uuid IS NULL OR j.id < $2)
+           WHERE j.id BETWEEN $1 AND $2
            ORDER BY j.id DESC LIMIT $3"#,
-        id.map(|j| j.0),
-        after.map(|j| j.0),
+        ids.from,
+        ids.to,
         limit,
     )
     .fetch_all(tx.conn())

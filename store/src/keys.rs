@@ -11,6 +11,7 @@ use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::pages::Ids;
 use crate::{StoreError, SystemTx, TenantTx, Tx};
 
 struct Row {
@@ -128,8 +129,8 @@ pub async fn list(tx: &mut TenantTx, before: Option<KeyId>, limit: u32) -> Resul
         Row,
         "SELECT id, tenant_id, project_id, principal_id, name, prefix, role, endpoints, actions, networks,
              rotated_from, created_at, expires_at, revoked_at, last_used_at
-         FROM api_keys WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2",
-        before.map(|id| id.0),
+         FROM api_keys WHERE id <= $1 ORDER BY id DESC LIMIT $2",
+        Ids::before(before.map(|id| id.0)).to,
         i64::from(limit),
     )
     .fetch_all(tx.conn())

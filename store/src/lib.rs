@@ -32,6 +32,7 @@ pub mod workers;
 pub mod workloads;
 
 mod error;
+mod pages;
 mod tx;
 
 pub use error::StoreError;

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::exists;
+use crate::pages::Ids;
 use crate::{StoreError, Tx};
 
 struct ModelRow {
@@ -87,10 +88,10 @@ pub async fn list(
     query_as!(
         ModelRow,
         "SELECT id, tenant_id, name, created_at FROM models
-         WHERE (tenant_id IS NULL OR tenant_id = $1) AND ($2::uuid IS NULL OR id < $2)
+         WHERE (tenant_id IS NULL OR tenant_id = $1) AND id <= $2
          ORDER BY id DESC LIMIT $3",
         tenant.map(|t| t.0),
-        before.map(|id| id.0),
+        Ids::before(before.map(|id| id.0)).to,
         i64::from(limit),
     )
     .fetch_all(tx.conn())
@@ -192,10 +193,10 @@ pub async fn versions(
         VersionRow,
         "SELECT v.id, v.model_id, v.tenant_id, m.name AS model, v.digest, v.manifest, v.created_at
          FROM model_versions v JOIN models m ON m.id = v.model_id
-         WHERE v.model_id = $1 AND ($2::uuid IS NULL OR v.id < $2)
+         WHERE v.model_id = $1 AND v.id <= $2
          ORDER BY v.id DESC LIMIT $3",
         model.id.0,
-        before.map(|id| id.0),
+        Ids::before(before.map(|id| id.0)).to,
         i64::from(limit),
     )
     .fetch_all(tx.conn())

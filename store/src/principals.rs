@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::error::exists;
+use crate::pages::Ids;
 use crate::{StoreError, SystemTx, Tx};
 
 struct Row {
@@ -109,10 +110,10 @@ pub async fn list(
         "SELECT id, tenant_id, kind, login, display_name, role, provider_id, must_change_password,
              totp_confirmed_at, disabled_at, signed_in_at, revision, created_at
          FROM principals
-         WHERE tenant_id IS NOT DISTINCT FROM $1 AND kind = 'person' AND ($2::uuid IS NULL OR id < $2)
+         WHERE tenant_id IS NOT DISTINCT FROM $1 AND kind = 'person' AND id <= $2
          ORDER BY id DESC LIMIT $3",
         tenant.map(|t| t.0),
-        before.map(|id| id.0),
+        Ids::before(before.map(|id| id.0)).to,
         i64::from(limit),
     )
     .fetch_all(tx.conn())

@@ -66,8 +66,8 @@ pub async fn list(tx: &mut TenantTx, after: Option<&str>, limit: u32) -> Result<
     query_as!(
         Row,
         r#"SELECT id, tenant_id, slug, name, limits AS "limits: _", revision, created_at FROM projects
-           WHERE deleted_at IS NULL AND ($1::text IS NULL OR slug > $1) ORDER BY slug LIMIT $2"#,
-        after,
+           WHERE deleted_at IS NULL AND slug > $1 ORDER BY slug LIMIT $2"#,
+        after.unwrap_or_default(),
         i64::from(limit),
     )
     .fetch_all(tx.conn())

@@ -1,11 +1,10 @@
 //! Where prompts can go: endpoints, their ready replicas, and the addresses of
 //! the live workers that hold them.
 
-use std::collections::BTreeMap;
-
 use domain::models::Sha256Digest;
 use domain::{EndpointId, PlacementId, ProjectId, TenantId, Timestamp, WorkerId};
-use sqlx::query;
+use sqlx::{query, query_as, query_scalar};
+use uuid::Uuid;
 
 use crate::{StoreError, SystemTx, TenantTx, Tx};
 
@@ -42,9 +41,23 @@ pub struct ReplicaRoute {
     pub address: String,
 }
 
+/// One row: an endpoint, and one of its ready replicas if it has any.
+struct Row {
+    id: Uuid,
+    tenant_id: Uuid,
+    project_id: Uuid,
+    name: String,
+    wanted: bool,
+    digest: Vec<u8>,
+    placement_id: Option<Uuid>,
+    worker_id: Option<Uuid>,
+    address: Option<String>,
+}
+
 /// Every endpoint, with none or more ready replicas.
 pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
-    let rows = query!(
+    let rows = query_as!(
+        Row,
         r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 AS "wanted!", v.digest,
                r.placement_id AS "placement_id?", r.worker_id AS "worker_id?", r.address AS "address?"
            FROM endpoints e
@@ -52,7 +65,7 @@ pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
            LEFT JOIN (
                SELECT w.tenant_id, w.endpoint_id, w.version_id, p.id AS placement_id, p.worker_id, k.address
                FROM placements p
-               JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
+               JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id AND w.state <> 'ended'
                JOIN workers k ON k.id = p.worker_id AND k.live
                WHERE p.state = 'ready' AND w.endpoint_id IS NOT NULL
            ) r ON r.tenant_id = e.tenant_id AND r.endpoint_id = e.id AND r.version_id = e.version_id
@@ -61,21 +74,72 @@ pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
     )
     .fetch_all(tx.conn())
     .await?;
-    let mut routes: BTreeMap<EndpointId, EndpointRoute> = BTreeMap::new();
+    gather(rows)
+}
+
+/// Those of these endpoints that are not deleted, as [`load`] returns them.
+pub async fn load_some(
+    tx: &mut SystemTx,
+    endpoints: &[EndpointId],
+) -> Result<Vec<EndpointRoute>, StoreError> {
+    let ids: Vec<Uuid> = endpoints.iter().map(|id| id.0).collect();
+    let rows = query_as!(
+        Row,
+        r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 AS "wanted!", v.digest,
+               r.placement_id AS "placement_id?", r.worker_id AS "worker_id?", r.address AS "address?"
+           FROM endpoints e
+           JOIN model_versions v ON v.id = e.version_id
+           LEFT JOIN LATERAL (
+               SELECT p.id AS placement_id, p.worker_id, k.address
+               FROM workloads w
+               JOIN placements p ON p.workload_id = w.id AND p.tenant_id = w.tenant_id AND p.state = 'ready'
+               JOIN workers k ON k.id = p.worker_id AND k.live
+               WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.version_id = e.version_id
+                 AND w.state <> 'ended'
+           ) r ON true
+           WHERE e.id = ANY($1) AND e.deleted_at IS NULL
+           ORDER BY e.id, r.placement_id"#,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    gather(rows)
+}
+
+/// Endpoints with a live placement on one of these workers.
+pub async fn placed_on(tx: &mut SystemTx, workers: &[WorkerId]) -> Result<Vec<EndpointId>, StoreError> {
+    let ids: Vec<Uuid> = workers.iter().map(|id| id.0).collect();
+    let found = query_scalar!(
+        r#"SELECT DISTINCT w.endpoint_id AS "endpoint_id!"
+           FROM placements p JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
+           WHERE p.worker_id = ANY($1) AND p.state <> 'ended' AND w.endpoint_id IS NOT NULL"#,
+        &ids,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(found.into_iter().map(EndpointId).collect())
+}
+
+/// Rows in order of their endpoints become endpoints with their replicas.
+fn gather(rows: Vec<Row>) -> Result<Vec<EndpointRoute>, StoreError> {
+    let mut routes: Vec<EndpointRoute> = Vec::new();
     for row in rows {
-        let digest = row.digest.as_slice().try_into();
-        let version_digest =
-            Sha256Digest(digest.map_err(|_| StoreError::corrupt("model_versions", "digest", row.id))?);
-        let route = routes.entry(EndpointId(row.id)).or_insert_with(|| EndpointRoute {
-            endpoint_id: EndpointId(row.id),
-            tenant_id: TenantId(row.tenant_id),
-            project_id: ProjectId(row.project_id),
-            name: row.name,
-            version_digest,
-            wanted: row.wanted,
-            replicas: Vec::new(),
-        });
-        if let (Some(placement), Some(worker), Some(address)) = (row.placement_id, row.worker_id, row.address)
+        if routes.last().is_none_or(|last| last.endpoint_id.0 != row.id) {
+            let digest = row.digest.as_slice().try_into();
+            routes.push(EndpointRoute {
+                endpoint_id: EndpointId(row.id),
+                tenant_id: TenantId(row.tenant_id),
+                project_id: ProjectId(row.project_id),
+                name: row.name,
+                version_digest: Sha256Digest(
+                    digest.map_err(|_| StoreError::corrupt("model_versions", "digest", row.id))?,
+                ),
+                wanted: row.wanted,
+                replicas: Vec::new(),
+            });
+        }
+        if let (Some(route), Some(placement), Some(worker), Some(address)) =
+            (routes.last_mut(), row.placement_id, row.worker_id, row.address)
         {
             route.replicas.push(ReplicaRoute {
                 placement_id: PlacementId(placement),
@@ -84,7 +148,7 @@ pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
             });
         }
     }
-    Ok(routes.into_values().collect())
+    Ok(routes)
 }
 
 /// An endpoint as `/v1/models` lists it.

@@ -141,8 +141,8 @@ pub async fn list(tx: &mut impl Tx, after: Option<&str>, limit: u32) -> Result<V
         Row,
         r#"SELECT id, slug, name, names AS "names: _", status, zones, classification,
                retention AS "retention: _", delete_protection, revision, created_at
-           FROM tenants WHERE status <> 'deleted' AND ($1::text IS NULL OR slug > $1) ORDER BY slug LIMIT $2"#,
-        after,
+           FROM tenants WHERE status <> 'deleted' AND slug > $1 ORDER BY slug LIMIT $2"#,
+        after.unwrap_or_default(),
         i64::from(limit),
     )
     .fetch_all(tx.conn())

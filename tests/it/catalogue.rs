@@ -10,16 +10,19 @@ const SYSTEM_TABLES: &[&str] =
 /// Tables whose rows may also be shared by all tenants (`tenant_id` is null).
 const SHARED_TABLES: &[&str] = &["models", "model_versions", "model_files"];
 /// Unique over all tenants on purpose: random identifiers and hashes of random
-/// secrets, which tell nothing; logins, which only the platform creates; and
-/// slugs of tenants.
+/// secrets, which tell nothing; logins, which end in their tenant's slug;
+/// issuers, which only the platform registers; and slugs of tenants.
 const GLOBAL_UNIQUES: &[&str] = &[
     "api_keys_key_hash_key",
+    "idempotent_answers_pkey",
+    "identity_providers_issuer_key",
     "placement_devices_pkey",
     "placements_generation",
     "placements_id_worker_id_key",
     "placements_one_live",
     "principals_login",
-    "tenants_slug_key",
+    "principals_provider_id_subject_key",
+    "tenants_slug",
 ];
 /// Foreign keys to tables whose rows tenants share, or whose tenant a trigger compares.
 const SHARED_TARGETS: &[&str] =
@@ -32,7 +35,8 @@ async fn every_table_is_isolated() {
     let tables = rows(
         &mut su,
         "SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity, c.relowner::regrole::text AS owner,
-                EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS has_tenant
+                EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped) AS has_tenant,
+                EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'project_id' AND NOT a.attisdropped) AS has_project
          FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1",
     )
     .await
@@ -62,7 +66,7 @@ async fn every_table_is_isolated() {
         }
         let policies = rows(
             &mut su,
-            &format!("SELECT policyname, cmd, roles::text, qual, with_check FROM pg_policies WHERE tablename = '{name}' AND 'chancery_tenant' = ANY(roles)"),
+            &format!("SELECT policyname, permissive, cmd, roles::text, qual, with_check FROM pg_policies WHERE tablename = '{name}' AND 'chancery_tenant' = ANY(roles)"),
         )
         .await
         .unwrap();
@@ -80,6 +84,13 @@ async fn every_table_is_isolated() {
                     assert_eq!(command, "SELECT", "{name}");
                     assert_eq!(policy.get::<Option<&str>, _>("qual"), Some("(tenant_id IS NULL)"), "{name}");
                 }
+                "project_rows" => {
+                    assert_eq!(policy.get::<&str, _>("permissive"), "RESTRICTIVE", "{name}");
+                    assert_eq!(command, "ALL", "{name}");
+                    let qual: Option<&str> = policy.get("qual");
+                    assert!(qual.is_some_and(|q| q.contains("current_projects()")), "{name}");
+                    assert_eq!(policy.get::<Option<&str>, _>("with_check"), qual, "{name}");
+                }
                 other => panic!("{name} has the unknown policy {other}"),
             }
         }
@@ -87,6 +98,9 @@ async fn every_table_is_isolated() {
             policies.iter().any(|p| p.get::<&str, _>("policyname") == "tenant_rows"),
             "{name} has no tenant policy"
         );
+        let narrow = policies.iter().any(|p| p.get::<&str, _>("policyname") == "project_rows");
+        let of_project: bool = table.get("has_project");
+        assert_eq!(narrow, of_project || name == "projects", "{name}: rows of a project are narrowed to it");
     }
     db.finish().await;
 }
@@ -173,9 +187,11 @@ async fn uniques_and_references_name_the_tenant() {
     assert!(references.len() > 20, "the catalogue was read");
     for reference in &references {
         let (name, target): (&str, &str) = (reference.get("name"), reference.get("target"));
-        let composite_with_worker = name == "placement_devices_placement_id_worker_id_fkey";
+        // A composite one beside them names the tenant.
+        let doubled =
+            ["placement_devices_placement_id_worker_id_fkey", "principals_provider_id_fkey"].contains(&name);
         assert!(
-            reference.get("local") || SHARED_TARGETS.contains(&target) || composite_with_worker,
+            reference.get("local") || SHARED_TARGETS.contains(&target) || doubled,
             "{name} accepts another tenant's row of {target}"
         );
     }

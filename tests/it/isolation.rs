@@ -3,8 +3,8 @@
 
 use domain::TenantId;
 use sqlx::Row;
-use store::StoreError;
 use tests::database::{Database, rows};
+use tests::interleaving;
 
 /// Two tenants with a project each, made by the superuser.
 async fn two_tenants(db: &Database) -> [TenantId; 2] {
@@ -115,45 +115,22 @@ async fn a_used_connection_forgets_its_tenant() {
     db.finish().await;
 }
 
-/// Two tenants on few connections, with transactions abandoned at any await:
-/// none is ever handed to the other tenant.
+/// Two tenants on two connections, with operations abandoned at any await,
+/// connections that the database ends and clients that hang up: none ever sees
+/// or writes the other's rows. `cargo xtask soak isolation` runs a million.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn abandoned_transactions_never_reach_another_tenant() {
-    const OPERATIONS: usize = 2000;
-    let db = Database::fresh().await;
-    let tenants = two_tenants(&db).await;
-    let seed = TenantId::generate().0.as_u64_pair().1;
+async fn interleaved_operations_stay_with_their_tenant() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let operations = number("CHANCERY_SOAK_OPERATIONS").unwrap_or(20_000);
+    let seed = number("CHANCERY_SOAK_SEED").unwrap_or_else(|| TenantId::generate().0.as_u64_pair().1);
     println!("seed {seed}");
-    let mut tasks = tokio::task::JoinSet::new();
-    for (n, tenant) in tenants.into_iter().cycle().take(OPERATIONS).enumerate() {
-        let store = db.store.clone();
-        // A cheap, reproducible spread of time limits around one operation's length.
-        let limit = std::time::Duration::from_micros((seed.wrapping_mul(n as u64 + 1) >> 40) % 4000);
-        tasks.spawn(async move {
-            tokio::time::timeout(limit, async {
-                let mut tx = store.tenant(tenant).await?;
-                let seen = store::projects::list(&mut tx, None, 100).await?;
-                assert!(seen.iter().all(|p| p.tenant_id == tenant), "a foreign row");
-                assert_eq!(seen.len(), 1, "its own row");
-                tx.commit().await?;
-                Ok::<_, StoreError>(())
-            })
-            .await
-        });
-        if n % 64 == 63 {
-            while tasks.len() > 32 {
-                let _ = tasks.join_next().await.expect("tasks remain").expect("no task panics");
-            }
-        }
-    }
-    let (mut done, mut cut) = (0, 0);
-    while let Some(ended) = tasks.join_next().await {
-        match ended.expect("no task panics") {
-            Ok(Ok(())) => done += 1,
-            Ok(Err(e)) => assert!(e.is_transient(), "{e:?}"),
-            Err(_) => cut += 1,
-        }
-    }
-    println!("{done} done and {cut} cut off among the last");
+    let db = Database::fresh().await;
+    let report = interleaving::run(&db, operations, seed).await;
+    println!("{}", report.summary());
+    assert_eq!(report.foreign, 0, "rows of the other tenant were seen");
+    let share = |part: u64| part as f64 / operations as f64;
+    assert!(share(report.done) > 0.2, "enough operations ran to their end");
+    assert!(share(report.cut) > 0.1, "enough operations were dropped");
+    assert!(report.kills > 0 && report.rows > operations / 10, "there was something to see");
     db.finish().await;
 }

@@ -5,6 +5,7 @@
 
 mod batches;
 mod catalogue;
+mod conformance;
 mod fleet;
 mod identity;
 mod inference;

@@ -70,6 +70,13 @@ impl Database {
             .expect("the owner logs in")
     }
 
+    /// A store of its own, with that many connections.
+    pub async fn connect(&self, connections: u32) -> Store {
+        Store::connect(&role_url("chancery_app", APP_PASSWORD, &self.name), connections)
+            .await
+            .expect("the application role can log in")
+    }
+
     /// A connection as the role that processes log in as.
     pub async fn app(&self) -> PgConnection {
         PgConnection::connect(&role_url("chancery_app", APP_PASSWORD, &self.name))

@@ -126,8 +126,8 @@ impl System {
         let token = mint(CredentialKind::Session, [u8::try_from(role.len()).unwrap(); 20]);
         let hash = hex::encode(self.pepper.hash(&token));
         let tenant = if role == "platform_admin" { "NULL" } else { "(SELECT id FROM tenants)" };
-        self.set(&format!("INSERT INTO principals VALUES ('{principal}', {tenant}, '{role}', '{role}', '{role}', NULL, now())")).await;
-        self.set(&format!("INSERT INTO sessions VALUES (decode('{hash}', 'hex'), '{principal}', '{principal}', now(), now() + interval '1 hour')")).await;
+        self.set(&format!("INSERT INTO principals (id, tenant_id, login, display_name, role, password_hash, created_at) VALUES ('{principal}', {tenant}, '{role}', '{role}', '{role}', NULL, now())")).await;
+        self.set(&format!("INSERT INTO sessions (token_hash, id, principal_id, created_at, last_seen_at, expires_at) VALUES (decode('{hash}', 'hex'), '{principal}', '{principal}', now(), now(), now() + interval '1 hour')")).await;
         token
     }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: figures and ratios, not verdicts. Each benchmark is
 //! a file in `bench/` that returns samples; here they become a table and JSON.
 
+mod api;
 mod client;
 mod memory;
 mod prompt;
@@ -8,6 +9,7 @@ mod start;
 mod system;
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -23,10 +25,24 @@ pub struct Arguments {
     /// How often [default: the benchmark's own]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: Option<u32>,
+    /// `api`: share of the ministries that the database has at full size
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
+    scale: f64,
+    /// `api`: seconds for each operation in each run
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: Option<u32>,
+    /// `api`: only operations with this in their name
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PART")]
+    only: String,
+    /// `api`: this program instead of an optimised build of the clone
+    #[arg(long, value_name = "PATH")]
+    program: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
+    /// Each operation over HTTP against pgbench with the same transactions
+    Api,
     /// Time to first token and tokens per second, whole path against bare engine
     Prompt,
     /// Cold and warm start, and memory at rest
@@ -35,7 +51,6 @@ enum Name {
 
 /// What a figure should reach.
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "a benchmark chooses the one it needs")]
 pub enum Bar {
     AtMost(f64),
     AtLeast(f64),
@@ -73,7 +88,7 @@ impl Samples {
 /// One line of the result. `low` and `high` are the spread of the runs.
 #[derive(Serialize)]
 struct Figure {
-    name: &'static str,
+    name: String,
     value: f64,
     unit: &'static str,
     bar: Option<f64>,
@@ -89,7 +104,14 @@ pub struct Figures(Vec<Figure>);
 
 impl Figures {
     /// The median of the samples.
-    pub fn add(&mut self, name: &'static str, unit: &'static str, samples: &Samples, limit: Option<Bar>) {
+    pub fn add(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        samples: &Samples,
+        limit: Option<Bar>,
+    ) {
+        let name = name.into();
         let bar = limit.map(|(Bar::AtMost(bar) | Bar::AtLeast(bar))| bar);
         let (value, low, high) = (samples.median(), samples.lowest(), samples.highest());
         self.0.push(Figure { name, value, unit, bar, low, high, limit });
@@ -107,14 +129,10 @@ struct Record<'a> {
 }
 
 pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
-    let inputs = up::prepare(project)?;
-    let (runs, figures) = match arguments.name {
-        Name::Prompt => prompt::run(&inputs, arguments.runs)?,
-        Name::Start => start::run(&inputs, arguments.runs)?,
-    };
-    let bench = match arguments.name {
-        Name::Prompt => "prompt",
-        Name::Start => "start",
+    let (bench, (runs, figures)) = match arguments.name {
+        Name::Api => ("api", api(project, arguments)?),
+        Name::Prompt => ("prompt", prompt::run(&up::prepare(project)?, arguments.runs)?),
+        Name::Start => ("start", start::run(&up::prepare(project)?, arguments.runs)?),
     };
     print_table(&figures.0);
     let record = Record {
@@ -133,8 +151,25 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+fn api(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
+    let (program, binaries) = match &arguments.program {
+        Some(program) => (project.called_from.join(program), up::ensure_postgres(project)?),
+        None => {
+            let inputs = up::prepare(project)?;
+            (inputs.binary, inputs.postgres)
+        }
+    };
+    let plan = api::Plan {
+        runs: arguments.runs,
+        scale: arguments.scale,
+        seconds: arguments.seconds,
+        only: &arguments.only,
+    };
+    api::run(project, &program, &binaries, &plan)
+}
+
 fn print_table(figures: &[Figure]) {
-    println!("\n{:<28} {:>10} {:<9} {:>21}  bar", "figure", "median", "unit", "lowest … highest");
+    println!("\n{:<38} {:>10} {:<9} {:>21}  bar", "figure", "median", "unit", "lowest … highest");
     for figure in figures {
         let spread = format!("{:.2} … {:.2}", figure.low, figure.high);
         let bar = match figure.limit {
@@ -142,7 +177,7 @@ fn print_table(figures: &[Figure]) {
             Some(Bar::AtMost(bar)) => format!("≤ {bar} {}", verdict(figure.value <= bar)),
             Some(Bar::AtLeast(bar)) => format!("≥ {bar} {}", verdict(figure.value >= bar)),
         };
-        println!("{:<28} {:>10.2} {:<9} {spread:>21}  {bar}", figure.name, figure.value, figure.unit);
+        println!("{:<38} {:>10.2} {:<9} {spread:>21}  {bar}", figure.name, figure.value, figure.unit);
     }
 }
 

@@ -13,6 +13,7 @@ mod process;
 mod progress;
 mod project;
 mod python;
+mod soak;
 mod sqlx;
 mod steps;
 mod test;
@@ -48,6 +49,8 @@ enum Command {
     Generate(generate::Arguments),
     /// Measure, print a table, write target/bench/NAME.json
     Bench(bench::Arguments),
+    /// Run the full form of a test that the suite runs short
+    Soak(soak::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Check => check::run(&project),
         Command::Generate(arguments) => generate::run(&project, &arguments),
         Command::Bench(arguments) => bench::run(&project, &arguments),
+        Command::Soak(arguments) => soak::run(&project, &arguments),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

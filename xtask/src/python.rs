@@ -24,10 +24,19 @@ pub fn environment(project: &Project) -> Result<PathBuf> {
     if dir.join(COMPLETE).is_file() && process::works(Command::new(&interpreter).arg("--version")) {
         return Ok(interpreter);
     }
+    tools::python_for_tests()?;
     create_environment(&dir)?;
     process::output(
         Command::new(&interpreter)
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--require-hashes",
+                "--disable-pip-version-check",
+                "--requirement",
+            ])
             .arg(&requirements),
     )?;
     fs::write(dir.join(COMPLETE), "").with_context(|| format!("cannot write {}", dir.display()))?;

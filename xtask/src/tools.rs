@@ -15,6 +15,9 @@ const READ_BYTES: usize = 1 << 20;
 /// Oldest Node.js that builds the portal.
 const OLDEST_NODE: u32 = 20;
 
+/// Oldest Python for the packages that tests use.
+const OLDEST_PYTHON: (u32, u32) = (3, 11);
+
 /// Rust is there, since this runs; some crates compile C.
 pub fn compilers() -> Result<String> {
     let rustc = version("rustc", "--version").context("Rust is not complete: install it with rustup")?;
@@ -42,6 +45,18 @@ pub fn node() -> Result<()> {
 pub fn python() -> Result<()> {
     version("python3", "--version")
         .context("Python 3 is missing: install it (Debian, Ubuntu: `apt-get install python3 python3-venv python3-pip`; Fedora: `dnf install python3 python3-pip`)")?;
+    Ok(())
+}
+
+/// The Python that the packages of `xtask/requirements.txt` need.
+pub fn python_for_tests() -> Result<()> {
+    python()?;
+    let is_new = format!("import sys; sys.exit(sys.version_info < {OLDEST_PYTHON:?})");
+    if !process::works(Command::new("python3").args(["-c", &is_new])) {
+        let found = version("python3", "--version")?;
+        let (major, minor) = OLDEST_PYTHON;
+        bail!("{found} is too old for the tests: install version {major}.{minor} or newer as python3");
+    }
     Ok(())
 }
 

@@ -1,9 +1,12 @@
-//! The routing table: every endpoint and its ready replicas, in memory. Read
-//! without waiting; replaced whole when something changed, and by a timer.
+//! The routing table: every endpoint and its ready replicas, in memory. What a
+//! notification names is read again at once; everything is by a timer, more
+//! rarely the longer that takes.
 
-use std::collections::HashMap;
+mod table;
+
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use domain::models::Sha256Digest;
@@ -15,11 +18,16 @@ use store::routes::EndpointRoute;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
+use self::table::Table;
 use crate::problem::chain;
 use crate::state::App;
 
 /// How old the table may be when a notification was lost.
 const REFRESH: Duration = Duration::from_secs(2);
+/// Reading everything takes at most one part in so many of the time.
+const REFRESH_SHARE: u32 = 30;
+/// More changed at once: everything is read instead.
+const MOST_CHANGED: usize = 1000;
 /// Changes that come together are read together.
 const GATHER: Duration = Duration::from_millis(20);
 /// A replica that did not answer comes last for this long: it would look idle.
@@ -29,11 +37,11 @@ const AVOID: Duration = Duration::from_secs(5);
 /// they found while the table moves on.
 #[derive(Debug)]
 pub struct Routes {
-    table: watch::Sender<Arc<Table>>,
+    table: RwLock<Table>,
+    /// Counts changes of the table.
+    version: watch::Sender<u64>,
     turn: AtomicUsize,
 }
-
-type Table = HashMap<TenantId, HashMap<String, Arc<Route>>>;
 
 /// An endpoint.
 #[derive(Debug)]
@@ -82,29 +90,27 @@ impl Drop for Ticket {
 
 impl Default for Routes {
     fn default() -> Self {
-        Self { table: watch::Sender::new(Arc::default()), turn: AtomicUsize::new(0) }
+        Self { table: RwLock::default(), version: watch::Sender::new(0), turn: AtomicUsize::new(0) }
     }
 }
 
 impl Routes {
     /// The endpoint that a tenant calls `name`.
     pub(crate) fn find(&self, tenant: TenantId, name: &str) -> Option<Arc<Route>> {
-        self.table.borrow().get(&tenant)?.get(name).cloned()
+        self.table.read().unwrap_or_else(PoisonError::into_inner).find(tenant, name)
     }
 
     /// Endpoints in all, and those of them with a ready replica.
     pub fn counts(&self) -> (usize, usize) {
-        let table = Arc::clone(&self.table.borrow());
-        let routes = table.values().flat_map(HashMap::values);
-        routes.fold((0, 0), |(all, ready), route| (all + 1, ready + usize::from(!route.replicas.is_empty())))
+        self.table.read().unwrap_or_else(PoisonError::into_inner).counts()
     }
 
     /// Waits for the next table.
     pub(crate) fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut table = self.table.subscribe();
+        let mut version = self.version.subscribe();
         async move {
             // The sender lives as long as the application.
-            let _ = table.changed().await;
+            let _ = version.changed().await;
         }
     }
 
@@ -123,35 +129,20 @@ impl Routes {
 
     /// Replaces the table; replicas that stay keep their counts.
     pub(crate) fn replace(&self, routes: Vec<EndpointRoute>) {
-        let old = Arc::clone(&self.table.borrow());
-        let known: HashMap<PlacementId, &Arc<Replica>> = old
-            .values()
-            .flat_map(HashMap::values)
-            .flat_map(|route| route.replicas.iter().map(|r| (r.placement, r)))
-            .collect();
-        let mut table = Table::new();
-        for route in routes {
-            let replicas = route.replicas.into_iter().map(|r| match known.get(&r.placement_id) {
-                Some(same) if same.address == r.address && same.worker == r.worker_id => Arc::clone(same),
-                _ => Arc::new(Replica {
-                    placement: r.placement_id,
-                    worker: r.worker_id,
-                    url: format!("{}/generate/{}", r.address.trim_end_matches('/'), r.placement_id),
-                    address: r.address,
-                    outstanding: AtomicU32::new(0),
-                    avoid_until: Mutex::default(),
-                }),
-            });
-            let found = Route {
-                endpoint: route.endpoint_id,
-                project: route.project_id,
-                version: route.version_digest,
-                wanted: route.wanted,
-                replicas: replicas.collect(),
-            };
-            table.entry(route.tenant_id).or_default().insert(route.name, Arc::new(found));
-        }
-        self.table.send_replace(Arc::new(table));
+        self.table.write().unwrap_or_else(PoisonError::into_inner).replace(routes);
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Replaces what is known of these endpoints; those that are not among
+    /// `routes` are gone.
+    fn update(&self, endpoints: &[EndpointId], routes: Vec<EndpointRoute>) {
+        self.table.write().unwrap_or_else(PoisonError::into_inner).update(endpoints, routes);
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Endpoints with a replica on one of these workers.
+    fn on(&self, workers: &BTreeSet<WorkerId>) -> Vec<EndpointId> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).on(workers)
     }
 }
 
@@ -164,24 +155,80 @@ pub(crate) async fn run(app: App) {
 async fn refresh(app: App) {
     let mut changes = app.changes.subscribe();
     loop {
+        let started = Instant::now();
         if let Err(e) = load(&app).await {
             tracing::warn!(error = chain(&e), "Cannot refresh the routing table; the old one stays");
         }
-        let relevant = async {
+        let due = Instant::now() + REFRESH.max(started.elapsed() * REFRESH_SHARE);
+        let until_due = async {
             loop {
-                match changes.recv().await {
-                    Ok(Change::Of(Topic::Credentials, _)) => {}
-                    Ok(_) | Err(RecvError::Lagged(_)) => break,
-                    // Cannot be: the application holds the sender.
-                    Err(RecvError::Closed) => std::future::pending().await,
+                let mut changed = Changed::default();
+                changed.hear(changes.recv().await);
+                tokio::time::sleep(GATHER).await;
+                while let Ok(change) = changes.try_recv() {
+                    changed.hear(Ok(change));
+                }
+                if changed.everything() {
+                    break;
+                }
+                if let Err(e) = load_changed(&app, &changed).await {
+                    tracing::warn!(error = chain(&e), "Cannot refresh a part of the routing table");
+                    break;
                 }
             }
         };
-        if tokio::time::timeout(REFRESH, relevant).await.is_ok() {
-            tokio::time::sleep(GATHER).await;
-            while changes.try_recv().is_ok() {}
+        // The timer ends it even if changes never do.
+        let _ = tokio::time::timeout_at(due.into(), until_due).await;
+    }
+}
+
+/// What notifications named since the table was read.
+#[derive(Debug, Default)]
+struct Changed {
+    endpoints: BTreeSet<EndpointId>,
+    workers: BTreeSet<WorkerId>,
+    anything: bool,
+}
+
+impl Changed {
+    fn hear(&mut self, change: Result<Change, RecvError>) {
+        match change {
+            // A subject may also be a job, which is no endpoint that is found.
+            Ok(Change::Of(Topic::Desired, subject)) => match subject.parse::<EndpointId>() {
+                Ok(id) => drop(self.endpoints.insert(id)),
+                Err(_) => self.anything = true,
+            },
+            Ok(Change::Of(Topic::Placements, subject)) => match subject.parse::<WorkerId>() {
+                Ok(id) => drop(self.workers.insert(id)),
+                Err(_) => self.anything = true,
+            },
+            Ok(Change::Of(..)) => {}
+            Ok(Change::Anything) | Err(_) => self.anything = true,
         }
     }
+
+    fn everything(&self) -> bool {
+        self.anything || self.endpoints.len() + self.workers.len() > MOST_CHANGED
+    }
+}
+
+async fn load_changed(app: &App, changed: &Changed) -> Result<(), StoreError> {
+    if changed.endpoints.is_empty() && changed.workers.is_empty() {
+        return Ok(());
+    }
+    let mut tx = app.store.system().await?;
+    let mut endpoints = changed.endpoints.clone();
+    if !changed.workers.is_empty() {
+        let workers: Vec<WorkerId> = changed.workers.iter().copied().collect();
+        endpoints.extend(store::routes::placed_on(&mut tx, &workers).await?);
+        endpoints.extend(app.routes.on(&changed.workers));
+    }
+    let endpoints: Vec<EndpointId> = endpoints.into_iter().collect();
+    let routes = store::routes::load_some(&mut tx, &endpoints).await?;
+    tx.commit().await?;
+    app.routes.update(&endpoints, routes);
+    measure(app);
+    Ok(())
 }
 
 async fn load(app: &App) -> Result<(), StoreError> {
@@ -189,13 +236,15 @@ async fn load(app: &App) -> Result<(), StoreError> {
     let routes = store::routes::load(&mut tx).await?;
     tx.commit().await?;
     app.routes.replace(routes);
-    let (endpoints, ready) = app.routes.counts();
-    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 endpoints")]
-    {
-        metrics::gauge!("chancery_endpoints").set(endpoints as f64);
-        metrics::gauge!("chancery_endpoints_ready").set(ready as f64);
-    }
+    measure(app);
     Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 endpoints")]
+fn measure(app: &App) {
+    let (endpoints, ready) = app.routes.counts();
+    metrics::gauge!("chancery_endpoints").set(endpoints as f64);
+    metrics::gauge!("chancery_endpoints_ready").set(ready as f64);
 }
 
 #[cfg(test)]
@@ -229,6 +278,32 @@ mod tests {
         routes.replace(vec![endpoint(tenant, &[])]);
         assert!(routes.find(tenant, "m").is_some());
         assert!(routes.find(TenantId::generate(), "m").is_none());
+        assert_eq!(routes.counts(), (1, 0));
+    }
+
+    #[test]
+    fn what_changed_is_replaced_and_the_rest_stays() {
+        let (routes, tenant) = (Routes::default(), TenantId::generate());
+        let (kept, mut moved) = (endpoint(tenant, &[]), endpoint(tenant, &[PlacementId::generate()]));
+        moved.name = "moved".to_owned();
+        routes.replace(vec![kept.clone(), moved.clone()]);
+        assert_eq!(routes.counts(), (2, 1));
+        let worker = moved.replicas[0].worker_id;
+        assert_eq!(routes.on(&BTreeSet::from([worker])), [moved.endpoint_id]);
+
+        let gone = moved.endpoint_id;
+        moved.replicas.clear();
+        routes.update(&[gone], vec![moved.clone()]);
+        assert_eq!(routes.counts(), (2, 0));
+        // Its name is free at once, and may be another endpoint's before its end is heard.
+        let mut successor = endpoint(tenant, &[PlacementId::generate()]);
+        successor.name = "moved".to_owned();
+        routes.update(&[successor.endpoint_id], vec![successor.clone()]);
+        routes.update(&[gone], Vec::new());
+        assert_eq!(routes.find(tenant, "moved").map(|r| r.endpoint), Some(successor.endpoint_id));
+        routes.update(&[successor.endpoint_id], Vec::new());
+        assert!(routes.find(tenant, "moved").is_none());
+        assert!(routes.find(tenant, "m").is_some());
         assert_eq!(routes.counts(), (1, 0));
     }
 

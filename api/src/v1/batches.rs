@@ -35,12 +35,14 @@ pub(super) fn router() -> OpenApiRouter<App> {
 
 /// What to run, in OpenAI's words.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
 struct CreateBatch {
     /// A file of requests.
     input_file_id: String,
     /// What each line asks for.
     endpoint: Operation,
     /// `24h`.
+    #[schema(pattern = "^24h$")]
     completion_window: String,
     /// Up to 16 pairs of text, returned as they are.
     #[schema(value_type = Option<Object>)]
@@ -62,6 +64,7 @@ struct Batch {
     /// The input.
     input_file_id: String,
     /// `24h`.
+    #[schema(pattern = "^24h$")]
     completion_window: &'static str,
     /// `in_progress`, `finalizing`, `completed`, `cancelling` or `cancelled`.
     status: &'static str,
@@ -158,7 +161,8 @@ struct BatchList {
 struct BatchQuery {
     /// Id of the last batch of the page before.
     after: Option<String>,
-    /// Batches per page, at most 100.
+    /// Batches per page; more than 100 count as 100.
+    #[param(minimum = 0, maximum = 4_294_967_295_i64, format = Int64)]
     limit: Option<u32>,
 }
 

@@ -104,7 +104,8 @@ struct ListQuery {
     purpose: Option<FilePurpose>,
     /// Id of the last file of the page before.
     after: Option<String>,
-    /// Files per page, at most 1000.
+    /// Files per page; more than 1000 count as 1000.
+    #[param(minimum = 0, maximum = 4_294_967_295_i64, format = Int64)]
     limit: Option<u32>,
     /// `desc` (newest first) or `asc`.
     order: Option<String>,

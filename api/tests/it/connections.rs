@@ -74,9 +74,10 @@ async fn a_stop_finishes_what_was_begun() {
     let (send, parts) = mpsc::channel::<Bytes>(1);
     let parts = stream::unfold(parts, async |mut parts| Some((parts.recv().await?, parts)));
     let path = "/api/v1/models/smollm2/versions/upload?filename=a.gguf";
-    let request = conventional(reqwest::Client::new().post(format!("http://{}{path}", api.public)), &Method::POST)
-        .bearer_auth(&admin)
-        .body(reqwest::Body::wrap_stream(parts.map(Ok::<_, std::io::Error>)));
+    let request =
+        conventional(reqwest::Client::new().post(format!("http://{}{path}", api.public)), &Method::POST)
+            .bearer_auth(&admin)
+            .body(reqwest::Body::wrap_stream(parts.map(Ok::<_, std::io::Error>)));
     let upload = tokio::spawn(read(request));
     send.send(Bytes::from_static(b"GGUF first")).await.unwrap();
     // The channel holds one: when this is taken, the request is under way.

@@ -17,17 +17,18 @@ const MAX_NAME_BYTES: usize = 256;
 #[serde(deny_unknown_fields)]
 pub struct ChatCompletionRequest {
     /// Name of an endpoint, as listed by `/v1/models`.
+    #[schema(pattern = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", max_length = 63)]
     pub model: String,
     /// The conversation so far.
     #[schema(min_items = 1, max_items = 4096)]
     pub messages: Vec<ChatMessage>,
     /// Stop after this many tokens; left out: as many as the context holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1_048_576)]
     pub max_completion_tokens: Option<u32>,
     /// Former name of `max_completion_tokens`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1_048_576)]
     pub max_tokens: Option<u32>,
     /// 0 always chooses the most likely token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,8 +38,9 @@ pub struct ChatCompletionRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 1, default = 1)]
     pub top_p: Option<f64>,
-    /// Choose among this many tokens; 0 is all. Not in OpenAI's API.
+    /// Choose among this many tokens; 0 or -1 is all. Not in OpenAI's API.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = -1, maximum = 4_294_967_295_i64, format = Int64)]
     pub top_k: Option<u32>,
     /// Make tokens that occurred less likely; 1 is off. Not in OpenAI's API.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,12 +69,13 @@ pub struct ChatCompletionRequest {
 #[serde(deny_unknown_fields)]
 pub struct CompletionRequest {
     /// Name of an endpoint, as listed by `/v1/models`.
+    #[schema(pattern = "^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$", max_length = 63)]
     pub model: String,
     /// Text to go on from: a string, or an array of one.
     pub prompt: Prompt,
     /// Stop after this many tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, default = 16)]
+    #[schema(minimum = 1, maximum = 1_048_576, default = 16)]
     pub max_tokens: Option<u32>,
     /// 0 always chooses the most likely token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,8 +85,9 @@ pub struct CompletionRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 1, default = 1)]
     pub top_p: Option<f64>,
-    /// Choose among this many tokens; 0 is all. Not in OpenAI's API.
+    /// Choose among this many tokens; 0 or -1 is all. Not in OpenAI's API.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = -1, maximum = 4_294_967_295_i64, format = Int64)]
     pub top_k: Option<u32>,
     /// Make tokens that occurred less likely; 1 is off. Not in OpenAI's API.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +115,7 @@ pub struct CompletionRequest {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ChatMessage {
     /// `system`, `developer` (the same), `user` or `assistant`.
+    #[schema(pattern = "^(system|developer|user|assistant)$")]
     pub role: String,
     /// What was said.
     pub content: ChatContent,

@@ -1,0 +1,3 @@
+-- store::projects::create
+INSERT INTO projects (id, tenant_id, slug, name, created_at)
+VALUES (bench.fresh(), bench.id(0, :t, 0), 'peer-' || :n::bigint, 'Made by the peer', now());

@@ -1,0 +1,3 @@
+-- store::keys::list
+SELECT id, tenant_id, project_id, name, prefix, created_at, expires_at, revoked_at, last_used_at
+FROM api_keys WHERE id <= :to /*own api_keys*/ ORDER BY id DESC LIMIT 51;
