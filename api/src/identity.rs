@@ -53,7 +53,9 @@ impl Identity {
             // Lost if the process ends now, which only means to fetch again.
             tokio::spawn(keep_keys(store.clone(), issuer.clone(), snapshot));
         };
-        let keys = KeyCache::new(fetcher.clone(), clock.clone(), keep);
+        // A fetcher of its own: a flood of sign-ins must not hold up keys.
+        let for_keys = Fetcher::new(settings.identity_plain_http_on_loopback, FETCH_TIMEOUT)?;
+        let keys = KeyCache::new(for_keys, clock.clone(), keep);
         Ok(Self { fetcher, keys, used: UsedTokens::default() })
     }
 

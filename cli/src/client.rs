@@ -130,6 +130,12 @@ impl Client {
         body(self.call(scope, Method::PATCH, path, build).await?).await
     }
 
+    /// `PUT` of JSON, over whatever revision is there.
+    pub async fn put(&self, scope: Scope, path: &str, json: &(impl Serialize + Sync)) -> Result<Value> {
+        let build = |r: RequestBuilder| r.header(IF_MATCH, "*").json(json).timeout(REQUEST_TIMEOUT);
+        body(self.call(scope, Method::PUT, path, build).await?).await
+    }
+
     /// `DELETE`.
     pub async fn delete(&self, scope: Scope, path: &str) -> Result<()> {
         self.call(scope, Method::DELETE, path, |r| r.timeout(REQUEST_TIMEOUT)).await.map(drop)

@@ -5,6 +5,7 @@ mod accounts;
 mod chat;
 mod endpoints;
 mod files;
+mod identity_providers;
 mod jobs;
 mod keys;
 mod models;
@@ -34,6 +35,9 @@ pub enum ClientCommand {
     /// Accounts of people (administrator).
     #[command(subcommand)]
     Accounts(accounts::AccountsCommand),
+    /// Identity providers that people sign in with.
+    #[command(subcommand)]
+    IdentityProviders(identity_providers::IdentityProvidersCommand),
     /// API keys of projects.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -71,6 +75,7 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Tenants(command) => tenants::run(command, &at).await?,
         ClientCommand::Projects(command) => projects::run(command, &at).await?,
         ClientCommand::Accounts(command) => accounts::run(command, &at).await?,
+        ClientCommand::IdentityProviders(command) => identity_providers::run(command, &at).await?,
         ClientCommand::Keys(command) => keys::run(command, &at).await?,
         ClientCommand::Models(command) => models::run(command, &at).await?,
         ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,

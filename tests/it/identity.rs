@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tests::browser::{Browser, location};
 use tests::database::rows;
 use tests::issuer::{AUDIENCE, CLIENT, Issuer};
-use tests::ministries::Platform;
+use tests::ministries::{PASSWORD, Platform};
 
 fn registration(issuer: &str) -> Value {
     json!({
@@ -347,5 +347,70 @@ async fn a_check_says_what_is_wrong() {
     p.ok(Method::DELETE, &format!("{}?tenant=interior", path_of(&good)), &p.admin, None).await;
     problems(id.url.clone(), json!({"algorithms": ["ES256"]}), "signs with RS256").await;
     problems(id.url.clone(), json!({}), "No group is mapped").await;
+    p.system.stop().await;
+}
+
+#[tokio::test]
+async fn a_ministry_is_federated_by_the_command_line_alone() {
+    let p = Platform::start().await;
+    p.tenant("interior").await;
+    let id = Issuer::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (password, secret) = (file("password", PASSWORD), file("secret", "s3cret"));
+    let run = async |args: &[&str]| {
+        let mut command = tokio::process::Command::new(tests::installation::program());
+        command.current_dir(dir.path()).arg("identity-providers").args(args);
+        command.args(["--server", &p.url, "--login", "admin@localhost", "--password-file", &password]);
+        let done = command.args(["--tenant", "interior"]).output().await.unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.success(), text(&done.stdout), text(&done.stderr))
+    };
+    let ok = async |args: &[&str]| {
+        let (ok, out, err) = run(args).await;
+        assert!(ok, "{args:?}: {out}{err}");
+        out
+    };
+    let create = ["create", "staff", "--issuer", &id.url, "--client-id", CLIENT, "--audience", AUDIENCE];
+    let made =
+        ok(&[&create[..], &["--client-secret-file", &secret, "--map", "chiefs=tenant_admin"]].concat()).await;
+    assert!(made.contains("/backchannel-logout") && made.contains("chiefs is tenant_admin"), "{made}");
+    assert!(!made.contains("s3cret"));
+    assert!(ok(&["list"]).await.contains(&id.url));
+    assert!(ok(&["check", "staff"]).await.contains("yes"));
+    assert_eq!(p.me(&id.token("anna", &["chiefs"])).await.1["role"], "tenant_admin");
+    let desk = ["update", "staff", "--map", "desk=user@sandbox", "--map", "chiefs=viewer"];
+    assert!(ok(&desk).await.contains("desk is user in sandbox"));
+    assert_eq!(p.me(&id.token("anna", &["chiefs"])).await.1["role"], "viewer");
+    assert!(ok(&["update", "staff", "--disable"]).await.contains("disabled"));
+    let (checked, out, _) = run(&["check", "staff"]).await;
+    assert!(!checked && out.contains("not enabled"), "{out}");
+    ok(&["update", "staff", "--enable"]).await;
+    assert!(ok(&["show", "staff"]).await.contains("enabled"));
+    ok(&["delete", "staff"]).await;
+    let (found, _, err) = run(&["show", "staff"]).await;
+    assert!(!found && err.contains("there is no identity provider staff"), "{err}");
+    p.system.stop().await;
+}
+
+#[tokio::test]
+async fn who_comes_twice_at_once_for_the_first_time_is_one_person() {
+    let p = Platform::start().await;
+    p.tenant("interior").await;
+    let id = Issuer::start().await;
+    p.provider("interior", registration(&id.url)).await;
+    let tokens: Vec<String> = (0..20).map(|_| id.token("anna", &["builders", "desk"])).collect();
+    let answers = futures_util::future::join_all(tokens.iter().map(|token| p.me(token))).await;
+    for (status, me) in &answers {
+        assert_eq!(*status, StatusCode::OK, "{me}");
+        assert_eq!(me["principal"]["id"], answers[0].1["principal"]["id"]);
+    }
+    let made =
+        "SELECT count(*) FROM audit_events WHERE action = 'create_account' AND actor LIKE 'provider:%'";
+    assert_eq!(p.system.db.count(made).await, 1);
     p.system.stop().await;
 }

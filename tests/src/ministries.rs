@@ -13,7 +13,8 @@ use crate::browser::{Browser, location};
 use crate::http::call;
 use crate::system::System;
 
-const PASSWORD: &str = "a long enough password";
+/// The password of every local account.
+pub const PASSWORD: &str = "a long enough password";
 /// The cookie of a session.
 const SESSION_COOKIE: &str = "__Host-chancery-session";
 

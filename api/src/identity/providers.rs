@@ -299,8 +299,7 @@ async fn end_all(
 
 /// Delete an identity provider, and the accounts of the people it vouches for.
 #[utoipa::path(delete, path = "/api/v1/identity-providers/{provider}", tag = "identity",
-    params(TenantParam, ("provider" = ProviderId, Path, description = "Identifier"),
-        ("If-Match" = Option<String>, Header, description = "ETag of what was read, or *")),
+    params(TenantParam, ("provider" = ProviderId, Path, description = "Identifier")),
     responses((status = 204)))]
 async fn delete_identity_provider(
     scope: Scope,

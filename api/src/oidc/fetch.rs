@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, AUTHORIZATION};
@@ -10,9 +11,13 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use domain::identity::is_loopback_host;
 use openidconnect::AsyncHttpClient;
 use reqwest::Url;
+use tokio::sync::Semaphore;
 
 /// How long a provider may take for one answer, body included.
 pub const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests to providers under way at once, of one kind of use. Whoever opens
+/// sign-in pages without end makes this process ask no faster.
+pub const MAX_UNDER_WAY: usize = 64;
 /// Bytes of an answer.
 pub const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
@@ -58,6 +63,9 @@ pub enum FetchError {
     /// Too large.
     #[error("{0} answered with more than 256 KiB")]
     TooLarge(Url),
+    /// Too many others ask.
+    #[error("too many requests to identity providers are under way")]
+    Busy,
     /// The request could not be made.
     #[error("the request cannot be made")]
     Request(#[source] axum::http::Error),
@@ -69,6 +77,7 @@ pub struct Fetcher {
     client: reqwest::Client,
     timeout: Duration,
     plain_http_on_loopback: bool,
+    turns: Arc<Semaphore>,
 }
 
 impl Fetcher {
@@ -83,7 +92,7 @@ impl Fetcher {
             // Asked too rarely for a kept connection to be still open.
             .pool_max_idle_per_host(0)
             .build()?;
-        Ok(Self { client, timeout, plain_http_on_loopback })
+        Ok(Self { client, timeout, plain_http_on_loopback, turns: Arc::new(Semaphore::new(MAX_UNDER_WAY)) })
     }
 
     /// The URL, if it may be asked.
@@ -115,6 +124,7 @@ impl Fetcher {
     /// Any answer but a redirect, of any status.
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, FetchError> {
         let url = self.allowed(&request.uri().to_string())?;
+        let _turn = self.turns.try_acquire().map_err(|_| FetchError::Busy)?;
         let failed = |source: reqwest::Error| match source.is_timeout() {
             true => FetchError::TimedOut { url: url.clone(), within: self.timeout },
             // Without the URL, which may hold a code or a token.
@@ -151,5 +161,24 @@ impl<'c> AsyncHttpClient<'c> for Fetcher {
 
     fn call(&'c self, request: Request<Vec<u8>>) -> Self::Future {
         Box::pin(self.send(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_of_requests_is_bounded() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        // Nobody accepts: every request that is made waits for its time-out.
+        let fetcher = Fetcher::new(true, Duration::from_millis(300)).unwrap();
+        let answers = join_all((0..MAX_UNDER_WAY + 20).map(|_| fetcher.get(&url))).await;
+        let busy = answers.iter().filter(|answer| matches!(answer, Err(FetchError::Busy))).count();
+        assert_eq!(busy, 20);
+        assert!(!matches!(fetcher.get(&url).await, Err(FetchError::Busy)), "turns are given back");
     }
 }
