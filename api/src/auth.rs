@@ -134,7 +134,7 @@ impl CredentialCache {
     }
 
     /// The credential, and whether its use should be noted now.
-    fn get(&self, hash: &[u8; 32], now: Timestamp) -> Option<(Known, bool)> {
+    pub(crate) fn get(&self, hash: &[u8; 32], now: Timestamp) -> Option<(Known, bool)> {
         let mut entries = self.lock();
         let entry = entries.by_hash.get_mut(hash)?;
         if now.since(entry.checked_at) >= self.ttl {
@@ -148,11 +148,11 @@ impl CredentialCache {
         Some((entry.known.clone(), note))
     }
 
-    fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.lock().epoch
     }
 
-    fn put(&self, hash: [u8; 32], known: Known, now: Timestamp, epoch: u64) {
+    pub(crate) fn put(&self, hash: [u8; 32], known: Known, now: Timestamp, epoch: u64) {
         let mut entries = self.lock();
         if !self.listening.load(Ordering::Relaxed) || entries.epoch != epoch {
             return;

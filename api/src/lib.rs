@@ -6,6 +6,8 @@ pub mod access;
 pub mod accounts;
 mod audit_log;
 pub mod auth;
+#[doc(hidden)]
+pub mod bench;
 mod changes;
 pub mod cursor;
 mod endpoints;

@@ -184,25 +184,35 @@ pub async fn cancel(tx: &mut TenantTx, id: JobId, now: Timestamp) -> Result<(), 
     outbox::publish(tx, Topic::Desired, id, now).await
 }
 
+/// Jobs ahead that are counted: a place further back says little, and telling it
+/// would cost more the longer everybody's queue is.
+const MOST_AHEAD: i64 = 1000;
+
 /// Place of a waiting job among all jobs that wait for a device, of every
-/// tenant, from 1; `None` if it does not wait.
+/// tenant, from 1; `None` if it does not wait, or more than [`MOST_AHEAD`] do
+/// before it.
 pub async fn position(tx: &mut SystemTx, id: JobId) -> Result<Option<u64>, StoreError> {
     let ahead = query_scalar!(
         r#"SELECT (
-               SELECT count(*) FROM jobs o
-               WHERE o.ended_at IS NULL AND o.state = 'in_progress' AND (o.created_at, o.id) < (j.created_at, j.id)
-                 AND NOT EXISTS (SELECT FROM workloads w
-                     WHERE w.tenant_id = o.tenant_id AND w.job_id = o.id AND w.state = 'placed')
+               SELECT count(*) FROM (
+                   SELECT FROM jobs o
+                   WHERE o.ended_at IS NULL AND o.state = 'in_progress'
+                     AND (o.created_at, o.id) < (j.created_at, j.id)
+                     AND NOT EXISTS (SELECT FROM workloads w
+                         WHERE w.tenant_id = o.tenant_id AND w.job_id = o.id AND w.state = 'placed')
+                   ORDER BY o.created_at LIMIT $2
+               ) ahead
            ) AS "ahead!"
            FROM jobs j
            WHERE j.id = $1 AND j.state = 'in_progress'
              AND NOT EXISTS (SELECT FROM workloads w
                  WHERE w.tenant_id = j.tenant_id AND w.job_id = j.id AND w.state = 'placed')"#,
         id.0,
+        MOST_AHEAD + 1,
     )
     .fetch_optional(tx.conn())
     .await?;
-    Ok(ahead.map(|n| n.unsigned_abs() + 1))
+    Ok(ahead.filter(|ahead| *ahead <= MOST_AHEAD).map(|n| n.unsigned_abs() + 1))
 }
 
 async fn select(tx: &mut TenantTx, ids: Ids, limit: i64) -> Result<Vec<Job>, StoreError> {

@@ -32,6 +32,8 @@ const AT_ONCE: u64 = 16;
 const HTTP_PERCENT: u64 = 5;
 /// Between two connections that the database ends.
 const KILL_EVERY: Duration = Duration::from_millis(200);
+/// Between two lines that say how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// An operation takes about this long; time limits lie around it.
 const LONGEST: Duration = Duration::from_millis(4);
 /// Polls of an operation; it is dropped before one of them.
@@ -169,9 +171,14 @@ pub async fn run(db: &Database, operations: u64, seed: u64) -> Report {
             }
         });
     }
+    let shown = scene.clone();
+    let telling = CancellationToken::new();
+    let teller = tokio::spawn(tell(shown, operations, telling.clone()));
     while let Some(ended) = tasks.join_next().await {
         ended.expect("no operation panics");
     }
+    telling.cancel();
+    teller.await.expect("it tells how far it is");
     let took = started.elapsed();
     killing.cancel();
     let kills = killer.await.expect("the connections are ended");
@@ -192,6 +199,15 @@ pub async fn run(db: &Database, operations: u64, seed: u64) -> Report {
         rows: count(&counts.rows),
         foreign: count(&counts.foreign),
         took,
+    }
+}
+
+/// Says how far it is, for who waits for a long run.
+async fn tell(scene: Arc<Scene>, operations: u64, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(TELL_EVERY)).await.is_some() {
+        let counts = &scene.counts;
+        let ended = [&counts.done, &counts.cut, &counts.broken].map(|n| n.load(Ordering::Relaxed));
+        println!("{} of {operations}", ended.iter().sum::<u64>());
     }
 }
 

@@ -2,6 +2,7 @@
 //! a file in `bench/` that returns samples; here they become a table and JSON.
 
 mod api;
+mod auth;
 mod client;
 mod memory;
 mod prompt;
@@ -34,13 +35,15 @@ pub struct Arguments {
     /// `api`: only operations with this in their name
     #[arg(long, default_value = "", hide_default_value = true, value_name = "PART")]
     only: String,
-    /// `api`: this program instead of an optimised build of the clone
+    /// `api`, `auth`: this program instead of an optimised build of the clone
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Name {
+    /// Knowing the caller and asking the policies, alone and as a share of a request
+    Auth,
     /// Each operation over HTTP against pgbench with the same transactions
     Api,
     /// Time to first token and tokens per second, whole path against bare engine
@@ -131,6 +134,7 @@ struct Record<'a> {
 pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let (bench, (runs, figures)) = match arguments.name {
         Name::Api => ("api", api(project, arguments)?),
+        Name::Auth => ("auth", auth(project, arguments)?),
         Name::Prompt => ("prompt", prompt::run(&up::prepare(project)?, arguments.runs)?),
         Name::Start => ("start", start::run(&up::prepare(project)?, arguments.runs)?),
     };
@@ -152,13 +156,7 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
 }
 
 fn api(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
-    let (program, binaries) = match &arguments.program {
-        Some(program) => (project.called_from.join(program), up::ensure_postgres(project)?),
-        None => {
-            let inputs = up::prepare(project)?;
-            (inputs.binary, inputs.postgres)
-        }
-    };
+    let (program, binaries) = programs(project, arguments)?;
     let plan = api::Plan {
         runs: arguments.runs,
         scale: arguments.scale,
@@ -166,6 +164,26 @@ fn api(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
         only: &arguments.only,
     };
     api::run(project, &program, &binaries, &plan)
+}
+
+fn auth(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
+    let (program, binaries) = programs(project, arguments)?;
+    let admission = program.with_file_name("examples").join("admission");
+    if arguments.program.is_none() {
+        let example = ["--package", "chancery", "--bin", "chancery", "--example", "admission"];
+        process::run(project.cargo().args(["build", "--release", "--locked"]).args(example))?;
+    }
+    let shortest = api::Shortest { project, program: &program, binaries: &binaries };
+    auth::run(&admission, arguments.runs, &shortest)
+}
+
+/// What is measured, built unless it is given, and PostgreSQL.
+fn programs(project: &Project, arguments: &Arguments) -> Result<(PathBuf, postgres::Binaries)> {
+    let Some(program) = &arguments.program else {
+        let inputs = up::prepare(project)?;
+        return Ok((inputs.binary, inputs.postgres));
+    };
+    Ok((project.called_from.join(program), up::ensure_postgres(project)?))
 }
 
 fn print_table(figures: &[Figure]) {

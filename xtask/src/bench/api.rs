@@ -121,6 +121,32 @@ pub fn run(
     Ok((runs, measured.figures()))
 }
 
+/// Where the shortest request is measured.
+pub struct Shortest<'a> {
+    pub project: &'a Project,
+    pub program: &'a Path,
+    pub binaries: &'a Binaries,
+}
+
+/// Median milliseconds of the shortest request that asks for a credential, by
+/// one client, of each run: the fewer rows there are, the shorter.
+pub fn shortest_request_ms(of: &Shortest<'_>, runs: u32) -> Result<Vec<f64>> {
+    let scale = f64::from(SMALL_TENANTS) / 1000.0;
+    let kept = Kept::open(of.project, of.binaries, of.program, scale)?;
+    kept.tidy()?;
+    let dir = DataDir::new()?;
+    let api = Api::start(of.program, &kept, SMALL, &dir.path())?;
+    let operation = operations::all().into_iter().find(|operation| operation.name == "get_me");
+    let operation = operation.context("the shortest request is measured")?;
+    let load = Load { clients: 1, tenants: SMALL_TENANTS, seconds: SECONDS };
+    let medians = (0..runs)
+        .map(|_| Ok(load.run(api.address, &operation, &Page::default())?.quantile(0.5)))
+        .collect::<Result<_>>()?;
+    api.stop()?;
+    kept.stop()?;
+    Ok(medians)
+}
+
 /// Where the page of an operation begins: found by turning the pages before it.
 fn page_of(api: &Api, operation: &Operation) -> Result<Page> {
     match operation.list {

@@ -38,6 +38,9 @@ impl Load {
                 let millis = client.join().map_err(|_| anyhow::anyhow!("a client panicked"))?;
                 timings.extend(millis.with_context(|| format!("{} failed", operation.name))?);
             }
+            if timings.is_empty() {
+                bail!("{} was not answered once within {} s", operation.name, self.seconds);
+            }
             Ok(timings)
         })
     }

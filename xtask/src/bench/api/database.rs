@@ -213,8 +213,8 @@ fn credentials(tenants: u32) -> String {
     let mut sql = "SET session_replication_role = replica;\n".to_owned();
     for t in 0..=tenants {
         sql += &format!(
-            "INSERT INTO sessions (token_hash, id, principal_id, created_at, expires_at) VALUES \
-             (decode('{}', 'hex'), bench.id(8, {t}, 0), bench.id(8, {t}, 0), bench.at(8, {t}, 0), '2100-01-01');\n",
+            "INSERT INTO sessions (token_hash, id, principal_id, created_at, last_seen_at, expires_at) VALUES \
+             (decode('{}', 'hex'), bench.id(8, {t}, 0), bench.id(8, {t}, 0), bench.at(8, {t}, 0), now(), '2100-01-01');\n",
             hash(&session(t))
         );
         if t > 0 {

@@ -133,8 +133,9 @@ const ANY_ENDED: &str = "\\set t random(1, :tenants)\n\\set k random(0, 4) * 10 
 const ANY_WAITING: &str = "\\set t random(1, :tenants)\n\\set k random(0, 4) * 10\n";
 const LARGE: &str = "\\set t 1\n";
 const OWN: &str = "\\set t :client_id % :tenants + 1\n\\set k :client_id / :tenants\n";
-const NEW: &str = "\\set t random(1, :tenants)\n\\set n random(1, 1000000000000000)\n";
-const NEW_JOB: &str = "\\set t :client_id % :tenants + 1\n\\set k 1\n";
+const NEW: &str = "\\set t random(1, :tenants)\n\\set n random(1, 1000000000000000)\n\\set i random(1, 1000000000000000000)\n";
+const NEW_JOB: &str =
+    "\\set t :client_id % :tenants + 1\n\\set k 1\n\\set i random(1, 1000000000000000000)\n";
 const WORKER: &str = "\\set w random(1, 100)\n\\set t 1\n";
 
 fn of_tenant(turn: &Turn<'_>, path: String) -> Request {
@@ -338,7 +339,7 @@ pub fn all() -> Vec<Operation> {
                 post(turn, session(turn.tenant()), "/api/v1/projects", body)
             },
             NEW,
-            vec![writes(&[sql!("create_project"), sql!("audit")])],
+            vec![writes(&[sql!("claim"), sql!("create_project"), sql!("audit"), sql!("keep")])],
         ),
         write(
             "create_endpoint",
@@ -352,12 +353,14 @@ pub fn all() -> Vec<Operation> {
             },
             NEW,
             vec![writes(&[
+                sql!("claim"),
                 sql!("project_by_slug"),
                 sql!("model"),
                 sql!("create_endpoint"),
                 ENDPOINTS,
                 sql!("audit"),
                 sql!("outbox"),
+                sql!("keep"),
             ])],
         ),
         write(
@@ -372,7 +375,6 @@ pub fn all() -> Vec<Operation> {
             OWN,
             vec![writes(&[
                 sql!("resolve_endpoint"),
-                ENDPOINTS,
                 sql!("update_endpoint"),
                 ENDPOINTS,
                 sql!("audit"),
@@ -387,7 +389,13 @@ pub fn all() -> Vec<Operation> {
                 post(turn, session(turn.tenant()), "/api/v1/api-keys", body)
             },
             NEW,
-            vec![writes(&[sql!("project_by_slug"), sql!("create_api_key"), sql!("audit")])],
+            vec![writes(&[
+                sql!("claim"),
+                sql!("project_by_slug"),
+                sql!("create_api_key"),
+                sql!("audit"),
+                sql!("keep"),
+            ])],
         ),
         write(
             "create_job",
@@ -401,7 +409,15 @@ pub fn all() -> Vec<Operation> {
             NEW_JOB,
             vec![
                 reads(&[sql!("project_by_slug"), sql!("get_file")]),
-                writes(&[sql!("resolve_model"), sql!("create_job"), sql!("outbox"), sql!("audit"), JOBS]),
+                writes(&[
+                    sql!("claim"),
+                    sql!("resolve_model"),
+                    sql!("create_job"),
+                    sql!("outbox"),
+                    sql!("audit"),
+                    JOBS,
+                    sql!("keep"),
+                ]),
             ],
         ),
     ]);

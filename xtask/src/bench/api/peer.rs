@@ -45,13 +45,15 @@ fn script(operation: &Operation) -> String {
         script += "\\set k 0\n";
     }
     for transaction in &operation.peer {
-        script += "BEGIN;\n";
+        // One round trip, as the API begins: role and tenant come with BEGIN.
+        script += "\\startpipeline\nBEGIN;\n";
         script += match transaction.role {
             Role::Tenant => {
-                "SET LOCAL ROLE chancery_tenant;\nSELECT set_config('chancery.tenant', bench.id(0, :t, 0)::text, true);\n"
+                "SELECT set_config('role', 'chancery_tenant', true), set_config('chancery.tenant', bench.id(0, :t, 0)::text, true);\n"
             }
             Role::System => "SET LOCAL ROLE chancery_system;\n",
         };
+        script += "\\endpipeline\n";
         for statement in transaction.statements {
             script += &placed(statement, operation.list.is_some());
             script.push('\n');

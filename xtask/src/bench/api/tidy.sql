@@ -9,4 +9,7 @@ DELETE FROM api_keys WHERE id > :'cut';
 DELETE FROM projects WHERE id > :'cut';
 DELETE FROM audit_events WHERE id > :'cut';
 DELETE FROM outbox;
-VACUUM ANALYZE job_chunks, jobs, files, endpoints, api_keys, projects, audit_events, outbox;
+DELETE FROM idempotent_answers;
+-- A session that nobody uses for long would end.
+UPDATE sessions SET last_seen_at = now();
+VACUUM ANALYZE job_chunks, jobs, files, endpoints, api_keys, projects, audit_events, outbox, idempotent_answers, sessions;

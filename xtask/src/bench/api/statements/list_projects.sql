@@ -1,3 +1,3 @@
 -- store::projects::list
-SELECT id, tenant_id, slug, name, created_at FROM projects
-WHERE slug > :after /*own projects*/ ORDER BY slug LIMIT 51;
+SELECT id, tenant_id, slug, name, limits, revision, created_at FROM projects
+WHERE deleted_at IS NULL AND slug > :after /*own projects*/ ORDER BY slug LIMIT 51;

@@ -1,6 +1,6 @@
 -- store::endpoints::select, of get and list
 SELECT e.id, e.tenant_id, e.project_id, e.name, e.version_id, m.name AS model, v.digest, e.replicas,
-  e.class, e.memory_bytes, e.milli, e.created_at, s.ready, s.placed, s.known, s.waits, s.fails
+  e.class, e.memory_bytes, e.milli, e.revision, e.created_at, s.ready, s.placed, s.known, s.waits, s.fails
 FROM endpoints e
 JOIN model_versions v ON v.id = e.version_id
 JOIN models m ON m.id = v.model_id

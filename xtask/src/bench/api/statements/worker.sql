@@ -1,5 +1,5 @@
 -- store::workers::read, of one
-SELECT id, name, pool, zone, address, cordoned, live, seen_at, created_at FROM workers
+SELECT id, name, pool, zone, address, cordoned, live, seen_at, revision, created_at FROM workers
 WHERE (:w::integer IS NULL OR name = 'worker-' || lpad(:w::integer::text, 4, '0')) AND (nullif(:none, '-') IS NULL OR name > :none)
 ORDER BY name LIMIT NULL;
 -- store::workers::read_devices

@@ -1,5 +1,5 @@
 -- store::workers::read, of a page
-SELECT id, name, pool, zone, address, cordoned, live, seen_at, created_at FROM workers
+SELECT id, name, pool, zone, address, cordoned, live, seen_at, revision, created_at FROM workers
 WHERE (nullif(:none, '-') IS NULL OR name = :none) AND (:after::text IS NULL OR name > :after)
 ORDER BY name LIMIT 51;
 -- store::workers::read_devices
