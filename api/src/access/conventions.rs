@@ -5,7 +5,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use store::idempotency::Answer;
 
 use super::Access;
-use crate::extract::{Json, read_body};
+use crate::extract::{Json, is_json, read_body};
 use crate::problem::{ApiError, Result};
 use crate::state::App;
 
@@ -123,22 +123,16 @@ pub(super) async fn enter(
         ApiError::Malformed(format!("an Idempotency-Key has 1 to {MAX_KEY_BYTES} visible ASCII characters"))
     })?;
     let key = key.to_owned();
-    let (body, bytes) = if is_short(&parts.headers) {
+    let (body, bytes) = if is_json(&parts.headers) {
         let bytes = read_body(app, body).await?;
         (Body::from(bytes.clone()), bytes)
     } else {
-        // A long body is streamed; what it makes names its digest.
+        // A file is streamed; its length must do.
         (body, Bytes::new())
     };
     let fingerprint = fingerprint(&parts, &bytes);
     let claim = Claim::of(app, access, &key, fingerprint);
     Ok((parts, body, Some(claim)))
-}
-
-/// Whether the body is read whole by its handler.
-fn is_short(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    !(content_type.starts_with("multipart/") || content_type.starts_with("application/octet-stream"))
 }
 
 fn fingerprint(parts: &Parts, body: &[u8]) -> [u8; 32] {

@@ -195,9 +195,12 @@ async fn a_key_works_for_its_own_project_only() {
         .await
         .expect(201);
     let body = json!({ "name": "chat", "model": "smollm2", "project": "other" });
-    api.post("/api/v1/endpoints", &interior.key, body.clone()).await.expect(403);
+    // Another project's objects are for a key as if they were not there.
+    api.post("/api/v1/endpoints", &interior.key, body.clone()).await.expect(422);
     api.post("/api/v1/endpoints", &interior.developer, body).await.expect(201);
-    api.call(Method::DELETE, "/api/v1/endpoints/chat", &interior.key, None).await.expect(403);
+    api.call(Method::DELETE, "/api/v1/endpoints/chat", &interior.key, None).await.expect(404);
+    api.get("/api/v1/endpoints/chat", &interior.key).await.expect(404);
+    api.get("/api/v1/endpoints/chat", &interior.developer).await.expect(200);
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use futures_util::{StreamExt, stream};
+use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::support::{ADMIN, Api, read};
+use crate::support::{ADMIN, Api, conventional, read};
 
 /// Reads until the server closes.
 async fn rest(mut stream: TcpStream) -> String {
@@ -73,8 +74,7 @@ async fn a_stop_finishes_what_was_begun() {
     let (send, parts) = mpsc::channel::<Bytes>(1);
     let parts = stream::unfold(parts, async |mut parts| Some((parts.recv().await?, parts)));
     let path = "/api/v1/models/smollm2/versions/upload?filename=a.gguf";
-    let request = reqwest::Client::new()
-        .post(format!("http://{}{path}", api.public))
+    let request = conventional(reqwest::Client::new().post(format!("http://{}{path}", api.public)), &Method::POST)
         .bearer_auth(&admin)
         .body(reqwest::Body::wrap_stream(parts.map(Ok::<_, std::io::Error>)));
     let upload = tokio::spawn(read(request));

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{ADMIN, Answer, Api, read};
+use crate::support::{ADMIN, Answer, Api, conventional, read};
 
 #[track_caller]
 fn check(answer: &Answer, status: u16, kind: &str) {
@@ -32,7 +32,7 @@ async fn every_error_is_a_problem() {
     check(&api.get("/api/v1/tenants?limit=x", &admin).await, 400, "malformed");
     check(&api.get("/api/v1/tenants?unknown=1", &admin).await, 422, "invalid");
     check(&api.get("/api/v1/tenants/No_Slug", &admin).await, 404, "not-found");
-    let post = || api.http.post(url("/api/v1/tenants")).bearer_auth(&admin);
+    let post = || conventional(api.http.post(url("/api/v1/tenants")), &Method::POST).bearer_auth(&admin);
     check(&read(post().body("slug=x")).await, 415, "unsupported-media-type");
     check(&read(post().header("content-type", "application/json").body("{")).await, 400, "malformed");
     check(&api.post("/api/v1/tenants", &admin, json!({ "slug": "x" })).await, 422, "invalid");
