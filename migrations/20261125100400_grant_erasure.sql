@@ -115,3 +115,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION export_rows(text, uuid) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION export_rows(text, uuid) TO chancery_tenant, chancery_system;
+
+-- Results that the tenant's retention took: the job's counts outlive them.
+ALTER TABLE jobs ADD COLUMN results_erased_at timestamptz;
+CREATE INDEX jobs_results_kept ON jobs (tenant_id, ended_at) WHERE ended_at IS NOT NULL AND results_erased_at IS NULL;

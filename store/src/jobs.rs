@@ -15,7 +15,8 @@ use sqlx::{query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{StoreError, SystemTx, TenantTx, Tx, outbox};
+use crate::projects::Limited;
+use crate::{StoreError, SystemTx, TenantTx, Tx, outbox, projects};
 
 /// What a name of a model means to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +99,7 @@ pub async fn create(
     chunks: &[ChunkRange],
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    projects::room(tx, job.project_id, Limited::OpenJobs, now).await?;
     let tenant = tx.tenant().0;
     let big = |n: u64| i64::try_from(n).map_err(|_| StoreError::Conflict("a number of the job is too large"));
     let small =
