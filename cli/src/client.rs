@@ -130,6 +130,11 @@ impl Client {
         body(self.call(scope, Method::PATCH, path, build).await?).await
     }
 
+    /// `PUT` of JSON.
+    pub async fn put(&self, scope: Scope, path: &str, json: &(impl Serialize + Sync)) -> Result<Value> {
+        body(self.call(scope, Method::PUT, path, |r| r.json(json).timeout(REQUEST_TIMEOUT)).await?).await
+    }
+
     /// `DELETE`.
     pub async fn delete(&self, scope: Scope, path: &str) -> Result<()> {
         self.call(scope, Method::DELETE, path, |r| r.timeout(REQUEST_TIMEOUT)).await.map(drop)

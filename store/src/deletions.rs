@@ -210,8 +210,9 @@ pub async fn note(tx: &mut SystemTx, id: TenantId, waits_for: Option<&str>) -> R
 
 /// The tables to erase, each before those that its rows refer to.
 pub async fn erasure_order(tx: &mut SystemTx) -> Result<Vec<String>, StoreError> {
-    let rows =
-        query!(r#"SELECT name AS "name!", parents AS "parents!" FROM tenant_tables()"#).fetch_all(tx.conn()).await?;
+    let rows = query!(r#"SELECT name AS "name!", parents AS "parents!" FROM tenant_tables()"#)
+        .fetch_all(tx.conn())
+        .await?;
     let tables = rows.into_iter().filter(|row| !KEPT_TABLES.contains(&row.name.as_str()));
     in_order(tables.map(|row| (row.name, row.parents)).collect())
 }
@@ -410,7 +411,8 @@ mod tests {
     #[test]
     fn what_refers_goes_before_what_it_refers_to() {
         let of = |parents: &[&str]| parents.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let tables = [("jobs", of(&["files", "projects"])), ("files", of(&["projects"])), ("projects", of(&[]))];
+        let tables =
+            [("jobs", of(&["files", "projects"])), ("files", of(&["projects"])), ("projects", of(&[]))];
         let order = in_order(tables.map(|(name, parents)| (name.to_owned(), parents)).into()).unwrap();
         assert_eq!(order, ["jobs", "files", "projects"]);
         let circle = [("a", of(&["b"])), ("b", of(&["a"]))].map(|(name, p)| (name.to_owned(), p));

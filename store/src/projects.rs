@@ -3,8 +3,8 @@
 use domain::projects::{Project, ProjectLimits};
 use domain::tenants::Slug;
 use domain::{ProjectId, Timestamp};
-use sqlx::{query, query_as, query_scalar};
 use sqlx::types::Json;
+use sqlx::{query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -148,11 +148,14 @@ pub async fn delete(tx: &mut TenantTx, slug: &Slug, now: Timestamp) -> Result<(P
     if count(tx, project.id, Limited::OpenJobs, now).await? > 0 {
         return Err(StoreError::Conflict("the project has jobs that have not ended; cancel them first"));
     }
-    let revoked =
-        query!("UPDATE api_keys SET revoked_at = $2 WHERE project_id = $1 AND revoked_at IS NULL", project.id.0, at)
-            .execute(tx.conn())
-            .await?
-            .rows_affected();
+    let revoked = query!(
+        "UPDATE api_keys SET revoked_at = $2 WHERE project_id = $1 AND revoked_at IS NULL",
+        project.id.0,
+        at
+    )
+    .execute(tx.conn())
+    .await?
+    .rows_affected();
     query!("UPDATE projects SET deleted_at = $2, revision = revision + 1 WHERE id = $1", project.id.0, at)
         .execute(tx.conn())
         .await?;
