@@ -299,6 +299,9 @@ async fn enter(app: &App, operation: &Operation, route: &str, request: &mut Requ
     let address = client_address(&parts, &app.settings.trusted_proxies);
     let known = authenticate(&mut parts, address, app).await?;
     app.rates.check(&known.caller, app.settings.requests_per_minute, app.clock.now())?;
+    if let (Some(project), Some(per_minute)) = (known.caller.project(), known.requests_per_minute) {
+        app.rates.check_project(project, per_minute, app.clock.now())?;
+    }
     let targets = app.policies.targets(&operation.name).unwrap_or_default();
     let mut access = Access {
         tenant: known.tenant,

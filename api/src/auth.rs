@@ -206,7 +206,7 @@ mod tests {
             must_change_password: false,
             one_time_code: false,
         };
-        Known { id, caller, tenant: None, expires_at: None, seen_at: None }
+        Known { id, caller, tenant: None, expires_at: None, seen_at: None, requests_per_minute: None }
     }
 
     fn cache() -> CredentialCache {

@@ -17,6 +17,17 @@ pub(crate) fn name(field: &str, text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
+/// Tells `null`, which takes a value away, from a field that is not named. For
+/// `#[serde(default, deserialize_with = "fields::named")]`.
+#[expect(clippy::option_option, reason = "not named, null, and a value are three things")]
+pub(crate) fn named<'de, D, T>(deserializer: D) -> std::result::Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    serde::Deserialize::deserialize(deserializer).map(Some)
+}
+
 /// What people sign in with: `name@place`, in lower case.
 pub(crate) fn login(text: &str) -> Result<String> {
     let text = text.to_lowercase();

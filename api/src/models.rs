@@ -182,6 +182,11 @@ async fn register(
         let file = ManifestFile { path: filename, sha256: stored.sha256, bytes: stored.bytes };
         let manifest = Manifest { format: "gguf".to_owned(), files: vec![file] };
         let mut change = scope.change(&app).await?;
+        // The same content may be going with another tenant just now.
+        store::deletions::hold_model_blob(&mut *change, stored.sha256).await?;
+        if app.objects.size(&ingest::object_key(stored.sha256)).await?.is_none() {
+            return Err(ApiError::Unavailable("the content was erased meanwhile; send it again".to_owned()));
+        }
         let now = app.clock.now();
         let (version, new) = store::models::create_version(&mut *change, &model, &manifest, now).await?;
         if !new {

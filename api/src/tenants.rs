@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::Response;
+use domain::deletions::TenantDeletion;
+use domain::models::Sha256Digest;
+use domain::outbox::Topic;
 use domain::projects::SANDBOX;
-use domain::tenants::{Classification, Language, Retention, Slug, Tenant};
+use domain::tenants::{Classification, Language, Retention, Slug, Tenant, TenantStatus};
 use serde::Deserialize;
 use serde_json::json;
-use store::tenants::NewTenant;
+use store::tenants::{NewTenant, TenantChange};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::{Scope, Tagged};
+use crate::access::{IfMatch, Scope, Tagged, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::fields;
@@ -20,7 +23,11 @@ use crate::problem::{ApiError, Result};
 use crate::state::App;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_tenants, create_tenant)).routes(routes!(get_tenant))
+    OpenApiRouter::new().routes(routes!(list_tenants, create_tenant)).routes(routes!(
+        get_tenant,
+        update_tenant,
+        delete_tenant
+    ))
 }
 
 /// The tenants the caller may know of: all for the platform, else its own.
@@ -126,4 +133,142 @@ async fn get_tenant(scope: Scope, State(app): State<App>, Path(slug): Path<Slug>
     let tenant = store::tenants::by_slug(&mut scope.read(&app).await?, &slug).await?;
     let revision = tenant.revision;
     Ok(Tagged(tenant, revision))
+}
+
+/// What to change of a tenant. Fields that are not named stay as they are.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UpdateTenant {
+    /// Name for people.
+    name: Option<String>,
+    /// Names in other languages, by language tag; `null` takes one away, those not named stay.
+    names: Option<BTreeMap<Language, Option<String>>>,
+    /// The zones its work and data may be in; empty for all. What runs elsewhere is not moved.
+    #[schema(max_items = 64)]
+    zones: Option<Vec<String>>,
+    /// How secret its data may be.
+    classification: Option<Classification>,
+    /// How long its data is kept.
+    retention: Option<UpdateRetention>,
+    /// Whether it is protected from deletion.
+    delete_protection: Option<bool>,
+    /// `suspended`: what runs goes on and answers, nothing new begins. `active`: it works again.
+    status: Option<Standing>,
+}
+
+/// How long data is kept; `null` is until it is deleted.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::option_option, reason = "not named, null, and a value are three things")]
+struct UpdateRetention {
+    /// Files that were uploaded or produced, from their creation.
+    #[serde(default, deserialize_with = "fields::named")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 36500)]
+    files_days: Option<Option<u32>>,
+    /// Results of jobs, from the job's end.
+    #[serde(default, deserialize_with = "fields::named")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 36500)]
+    results_days: Option<Option<u32>>,
+}
+
+/// A status that a tenant can be given.
+#[derive(Clone, Copy, Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Standing {
+    Active,
+    Suspended,
+}
+
+/// Change a tenant, suspend it, or let it work again. For platform administrators.
+#[utoipa::path(patch, path = "/api/v1/tenants/{tenant}", tag = "tenants",
+    params(("tenant" = Slug, Path, description = "Short name")),
+    request_body = UpdateTenant, responses((status = 200, body = Tenant)))]
+async fn update_tenant(
+    scope: TenantScope,
+    State(app): State<App>,
+    IfMatch(expected): IfMatch,
+    Json(update): Json<UpdateTenant>,
+) -> Result<Response> {
+    let name = update.name.as_deref().map(|name| fields::name("name", name)).transpose()?;
+    let named =
+        update.names.iter().flatten().filter_map(|(language, name)| Some((language.clone(), name.clone()?)));
+    let retention = update.retention.unwrap_or_default();
+    let rules = Retention {
+        files_days: retention.files_days.flatten(),
+        results_days: retention.results_days.flatten(),
+    };
+    check(&named.collect(), update.zones.as_deref().unwrap_or_default(), &rules)?;
+    let change_of = TenantChange {
+        name: name.as_deref(),
+        names: update.names.as_ref(),
+        zones: update.zones.as_deref(),
+        classification: update.classification,
+        files_days: retention.files_days,
+        results_days: retention.results_days,
+        delete_protection: update.delete_protection,
+        status: update.status.map(|status| match status {
+            Standing::Active => TenantStatus::Active,
+            Standing::Suspended => TenantStatus::Suspended,
+        }),
+    };
+    let mut change = scope.system_change(&app).await?;
+    let (before, tenant) = store::tenants::update(&mut change, scope.tenant, change_of, expected).await?;
+    if tenant.names.len() > MAX_LISTED {
+        return Err(ApiError::field("names", format!("must name at most {MAX_LISTED} languages")));
+    }
+    change.record(format!("tenant:{}", tenant.id), differences(&before, &tenant)).await?;
+    change.refresh(Topic::Tenants, tenant.id.0).await?;
+    change.publish(Topic::Desired, tenant.id).await?;
+    change.tag(tenant.revision);
+    change.ok(&tenant).await
+}
+
+/// What an update changed, for its record.
+fn differences(before: &Tenant, after: &Tenant) -> serde_json::Value {
+    let fields = |tenant: &Tenant| match json!(tenant) {
+        serde_json::Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let before = fields(before);
+    let changed = fields(after)
+        .into_iter()
+        .filter(|(name, value)| name != "revision" && before.get(name) != Some(value));
+    serde_json::Value::Object(changed.collect())
+}
+
+/// How a tenant is deleted.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DeleteTenant {
+    /// SHA-256 of the export that was taken before, for the certificate.
+    export_sha256: Option<Sha256Digest>,
+}
+
+/// Delete a tenant with all that belongs to it. For platform administrators.
+///
+/// Its credentials stop at once, then its work; then its rows, files and models
+/// are erased. `GET /api/v1/tenant-deletions/{id}` says how far it is, and in
+/// the end holds a signed certificate. The record of acts is kept. Refused while
+/// the tenant is protected. Asked again, it says how far it is.
+#[utoipa::path(delete, path = "/api/v1/tenants/{tenant}", tag = "tenants",
+    params(("tenant" = Slug, Path, description = "Short name"), DeleteTenant),
+    responses((status = 200, body = TenantDeletion)))]
+async fn delete_tenant(
+    scope: TenantScope,
+    State(app): State<App>,
+    Query(how): Query<DeleteTenant>,
+) -> Result<Response> {
+    let mut change = scope.system_change(&app).await?;
+    let (id, by) = (scope.tenant, scope.caller.actor());
+    let (deletion, begun) =
+        store::deletions::request(&mut change, id, &by, how.export_sha256, app.clock.now()).await?;
+    if !begun {
+        return change.unchanged(&deletion).await;
+    }
+    let detail = json!({ "slug": deletion.slug, "export_sha256": how.export_sha256 });
+    change.record(format!("tenant:{id}"), detail).await?;
+    change.refresh(Topic::Tenants, id.0).await?;
+    change.publish(Topic::Desired, id).await?;
+    change.ok(&deletion).await
 }

@@ -2,6 +2,7 @@
 //! every other crate.
 
 mod accounts;
+mod certificates;
 mod chat;
 mod endpoints;
 mod files;
@@ -29,6 +30,9 @@ pub enum ClientCommand {
     /// Ministries (administrator).
     #[command(subcommand)]
     Tenants(tenants::TenantsCommand),
+    /// Certificates of deleted ministries.
+    #[command(subcommand)]
+    Certificates(certificates::CertificatesCommand),
     /// Projects of a ministry.
     #[command(subcommand)]
     Projects(projects::ProjectsCommand),
@@ -70,9 +74,18 @@ struct Call {
 
 /// Runs one command.
 pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
+    let command = match command {
+        // Needs no server.
+        ClientCommand::Certificates(command) => {
+            certificates::run(command, global.output)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        command => command,
+    };
     let at = Call { client: Client::new(Settings::find(global)?)?, format: global.output };
     match command {
         ClientCommand::Tenants(command) => tenants::run(command, &at).await?,
+        ClientCommand::Certificates(command) => certificates::run(command, at.format)?,
         ClientCommand::Projects(command) => projects::run(command, &at).await?,
         ClientCommand::Accounts(command) => accounts::run(command, &at).await?,
         ClientCommand::IdentityProviders(command) => identity_providers::run(command, &at).await?,

@@ -7,6 +7,7 @@ pub use engine::run as engine;
 
 use anyhow::{Context, Result};
 use domain::Clock;
+use domain::certificates::SigningKey;
 use store::Store;
 use store::objects::Objects;
 use tokio::signal::unix::{SignalKind, signal};
@@ -95,6 +96,7 @@ async fn scheduler(config: Config, shutdown: CancellationToken) -> Result<()> {
         store: connect(&config).await?,
         objects: objects(&config)?,
         clock: Clock::system(),
+        signing_key: SigningKey::derive(&config.secrets.pepper()?),
     };
     Ok(scheduler::run(config.scheduler, deps, shutdown).await?)
 }

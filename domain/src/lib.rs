@@ -4,6 +4,8 @@
 
 pub mod accelerators;
 pub mod audit;
+pub mod certificates;
+pub mod deletions;
 pub mod endpoints;
 pub mod files;
 pub mod identity;

@@ -27,7 +27,7 @@ use crate::{DeviceId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, Wor
 
 pub use candidates::Considered;
 use candidates::Fleet;
-pub use snapshot::{Hold, Intent, LivePlacement, ShareLimits, Snapshot, shares};
+pub use snapshot::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
 
 /// Why a placement is ended by the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -251,12 +251,17 @@ fn place(
     let mut queue: Vec<&Workload> = waiting.iter().filter_map(|id| snapshot.workloads.get(id)).collect();
     queue.sort_by_key(|w| admission_order(w));
 
+    let anything = TenantBounds::default();
+    let bounds = |workload: &Workload| snapshot.tenants.get(&workload.tenant_id).unwrap_or(&anything);
     // Room only shrinks from here on, so what found none once finds none again.
     let mut refused: BTreeMap<Shape<'_>, Option<String>> = BTreeMap::new();
     let mut left = Vec::new();
     for workload in queue {
-        if let Entry::Vacant(refusal) = refused.entry(Shape::of(&workload.resources)) {
-            if let Some(choice) = fleet.choose(workload) {
+        let bounds = bounds(workload);
+        if bounds.closed.is_none()
+            && let Entry::Vacant(refusal) = refused.entry(Shape::of(&workload.resources, bounds))
+        {
+            if let Some(choice) = fleet.choose(workload, &bounds.zones) {
                 let holds = vec![Hold {
                     device_id: choice.device,
                     memory_bytes: workload.resources.memory_bytes,
@@ -280,27 +285,31 @@ fn place(
     // Reasons are told of the fleet as it is after this plan, so that planning
     // again finds the same ones.
     for workload in left {
-        let reason = refused
-            .entry(Shape::of(&workload.resources))
-            .or_default()
-            .get_or_insert_with(|| reasons::explain(fleet, &workload.resources));
-        if workload.reason.as_ref() != Some(reason) {
+        let bounds = bounds(workload);
+        let reason = match bounds.closed {
+            Some(closed) => closed.reason(),
+            None => refused
+                .entry(Shape::of(&workload.resources, bounds))
+                .or_default()
+                .get_or_insert_with(|| reasons::explain(fleet, &workload.resources, &bounds.zones)),
+        };
+        if workload.reason.as_deref() != Some(reason) {
             decisions.push(Decision::Wait {
                 workload: workload.id,
                 generation: workload.generation,
-                reason: reason.clone(),
+                reason: reason.to_owned(),
             });
         }
     }
 }
 
-/// A request, as a key.
+/// A request and where it may go, as a key.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Shape<'a>(&'a str, u64, u32);
+struct Shape<'a>(&'a str, u64, u32, &'a [String]);
 
 impl<'a> Shape<'a> {
-    fn of(request: &'a ResourceRequest) -> Self {
-        Self(&request.class, request.memory_bytes, request.milli)
+    fn of(request: &'a ResourceRequest, bounds: &'a TenantBounds) -> Self {
+        Self(&request.class, request.memory_bytes, request.milli, &bounds.zones)
     }
 }
 

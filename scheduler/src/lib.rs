@@ -2,13 +2,16 @@
 //! the database, every write names the leader's epoch, and every loop can be
 //! killed anywhere and started again.
 
+pub mod deletions;
 pub mod finalize;
 mod placement;
+pub mod retention;
 mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::certificates::SigningKey;
 use domain::planner::ShareLimits;
 use domain::{Clock, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -28,6 +31,8 @@ pub use placement::Summary;
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after an error of the database, so that it is not asked all the time.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks at what is kept no longer: days need no haste.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(600);
 /// How long giving the lead back may take at the end.
 const RESIGN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -77,6 +82,8 @@ pub struct Deps {
     pub objects: Objects,
     /// The time.
     pub clock: Clock,
+    /// What certificates of deletion are signed with.
+    pub signing_key: SigningKey,
 }
 
 /// Why a scheduler stopped by itself.
@@ -140,6 +147,7 @@ async fn campaign(deps: &Deps, holder: &str, candidate: Option<Candidate>) -> Re
 struct Wake {
     placement: Arc<Notify>,
     finalize: Arc<Notify>,
+    deletions: Arc<Notify>,
 }
 
 /// Runs every loop until leading ends or `shutdown`.
@@ -160,6 +168,8 @@ async fn lead(
     loops.spawn(listen(store, wake.clone()));
     loops.spawn(upkeep::run(settings.clone(), deps.clone(), term));
     loops.spawn(finalize_jobs(settings.clone(), deps.clone(), term, wake.finalize.clone()));
+    loops.spawn(delete_tenants(settings.clone(), deps.clone(), term, wake.deletions.clone()));
+    loops.spawn(retain(deps.clone(), term));
     // Ends when the lead is lost, and the others with it.
     let placing = placement::run(settings.clone(), deps.clone(), leader, wake.placement.clone());
     let ended = tokio::select! {
@@ -194,6 +204,32 @@ async fn finalize_jobs(settings: Settings, deps: Deps, term: Term, wake: Arc<Not
     }
 }
 
+/// Erases tenants that were told to go.
+async fn delete_tenants(settings: Settings, deps: Deps, term: Term, wake: Arc<Notify>) {
+    loop {
+        let done =
+            deletions::tick(&deps.store, &deps.objects, &deps.clock, &deps.signing_key, term).await;
+        match done {
+            Ok(()) => {}
+            Err(StoreError::NotLeader) => return,
+            Err(_) => tokio::time::sleep(ERROR_PAUSE).await,
+        }
+        let _ = tokio::time::timeout(settings.tick_interval(), wake.notified()).await;
+    }
+}
+
+/// Erases what tenants keep no longer; again at once while there is more.
+async fn retain(deps: Deps, term: Term) {
+    loop {
+        match retention::tick(&deps.store, &deps.objects, &deps.clock, term).await {
+            Ok(true) => {}
+            Ok(false) => tokio::time::sleep(RETENTION_INTERVAL).await,
+            Err(StoreError::NotLeader) => return,
+            Err(_) => tokio::time::sleep(ERROR_PAUSE).await,
+        }
+    }
+}
+
 /// Turns notices of changes into wake-ups.
 async fn listen(store: Store, wake: Wake) {
     loop {
@@ -217,8 +253,12 @@ async fn listen_once(store: &Store, wake: &Wake) -> Result<std::convert::Infalli
             Change::Of(Topic::Desired, _) | Change::Anything => {
                 wake.placement.notify_one();
                 wake.finalize.notify_one();
+                wake.deletions.notify_one();
             }
-            Change::Of(Topic::Placements | Topic::Tenants, _) => wake.placement.notify_one(),
+            Change::Of(Topic::Placements | Topic::Tenants, _) => {
+                wake.placement.notify_one();
+                wake.deletions.notify_one();
+            }
             Change::Of(Topic::Credentials, _) => {}
         }
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use domain::principals::{Caller, Credential, KeyBounds, Membership, Role};
+use domain::projects::ProjectLimits;
 use domain::tenants::{Slug, TenantStatus};
 use domain::{KeyId, PrincipalId, ProjectId, TenantId, Timestamp};
 use sqlx::query;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::keys::parse_all;
@@ -24,6 +26,8 @@ pub struct Known {
     pub expires_at: Option<Timestamp>,
     /// When a session was last used, as far as it was noted.
     pub seen_at: Option<Timestamp>,
+    /// Requests a minute that a key's project allows all its keys together.
+    pub requests_per_minute: Option<u32>,
 }
 
 /// What decisions need to know of a tenant.
@@ -49,14 +53,15 @@ fn tenant_facts(id: Uuid, slug: &str, status: &str) -> Result<TenantFacts, Store
 pub async fn of_key(tx: &mut SystemTx, hash: &[u8; 32]) -> Result<Option<Known>, StoreError> {
     let row = query!(
         r#"SELECT k.id, k.tenant_id, k.project_id, k.principal_id, k.role, k.endpoints, k.actions, k.networks,
-               k.expires_at, t.slug, t.status, p.role AS "account_role?", m.role AS "member_role?"
+               k.expires_at, t.slug, t.status, j.limits AS "limits: Json<ProjectLimits>", p.role AS "account_role?", m.role AS "member_role?"
            FROM api_keys k
            JOIN tenants t ON t.id = k.tenant_id
            JOIN projects j ON j.tenant_id = k.tenant_id AND j.id = k.project_id AND j.deleted_at IS NULL
            LEFT JOIN principals p ON p.tenant_id = k.tenant_id AND p.id = k.principal_id
            LEFT JOIN project_members m
                ON m.tenant_id = k.tenant_id AND m.project_id = k.project_id AND m.principal_id = k.principal_id
-           WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND p.disabled_at IS NULL AND t.status <> 'deleted'"#,
+           WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND p.disabled_at IS NULL
+             AND t.status NOT IN ('deleting', 'deleted')"#,
         hash.as_slice(),
     )
     .fetch_optional(tx.conn())
@@ -96,6 +101,7 @@ pub async fn of_key(tx: &mut SystemTx, hash: &[u8; 32]) -> Result<Option<Known>,
         tenant: Some(tenant),
         expires_at: row.expires_at.map(Timestamp::from),
         seen_at: None,
+        requests_per_minute: row.limits.0.requests_per_minute,
     }))
 }
 
@@ -135,7 +141,8 @@ pub async fn of_principal(
                    WHERE m.tenant_id = p.tenant_id AND m.principal_id = p.id AND j.deleted_at IS NULL
                    ORDER BY m.project_id) AS "roles!"
            FROM principals p LEFT JOIN tenants t ON t.id = p.tenant_id
-           WHERE p.id = $1 AND p.disabled_at IS NULL AND t.status IS DISTINCT FROM 'deleted'"#,
+           WHERE p.id = $1 AND p.disabled_at IS NULL
+             AND (t.status IS NULL OR t.status NOT IN ('deleting', 'deleted'))"#,
         id.0,
     )
     .fetch_optional(tx.conn())
@@ -165,6 +172,7 @@ pub async fn of_principal(
         tenant,
         expires_at: None,
         seen_at: None,
+        requests_per_minute: None,
     }))
 }
 

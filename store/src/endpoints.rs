@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use crate::error::exists;
 use crate::pages::Ids;
-use crate::{StoreError, TenantTx, Tx};
+use crate::projects::Limited;
+use crate::{StoreError, TenantTx, Tx, projects};
 
 struct Row {
     id: Uuid,
@@ -93,6 +94,7 @@ pub struct NewEndpoint<'a> {
 /// Creates an endpoint.
 pub async fn create(tx: &mut TenantTx, new: NewEndpoint<'_>, now: Timestamp) -> Result<Endpoint, StoreError> {
     const TOO_LARGE: StoreError = StoreError::Conflict("the resources asked for are beyond any device");
+    projects::room(tx, new.project, Limited::Endpoints, now).await?;
     let (id, tenant) = (EndpointId::generate(), tx.tenant());
     query!(
         "INSERT INTO endpoints (id, tenant_id, project_id, name, version_id, replicas, class, memory_bytes, milli, created_at)

@@ -16,7 +16,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::pages::Ids;
-use crate::{StoreError, SystemTx, TenantTx, Tx, outbox};
+use crate::projects::Limited;
+use crate::{StoreError, SystemTx, TenantTx, Tx, outbox, projects};
 
 /// What a name of a model means to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,7 @@ pub async fn create(
     chunks: &[ChunkRange],
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    projects::room(tx, job.project_id, Limited::OpenJobs, now).await?;
     let tenant = tx.tenant().0;
     let big = |n: u64| i64::try_from(n).map_err(|_| StoreError::Conflict("a number of the job is too large"));
     let small =

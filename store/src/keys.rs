@@ -12,7 +12,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::pages::Ids;
-use crate::{StoreError, SystemTx, TenantTx, Tx};
+use crate::projects::Limited;
+use crate::{StoreError, SystemTx, TenantTx, Tx, projects};
 
 struct Row {
     id: Uuid,
@@ -94,6 +95,7 @@ pub struct NewKey<'a> {
 
 /// Creates a key.
 pub async fn create(tx: &mut TenantTx, key: NewKey<'_>, now: Timestamp) -> Result<ApiKey, StoreError> {
+    projects::room(tx, key.project, Limited::ApiKeys, now).await?;
     let (id, tenant) = (KeyId::generate(), tx.tenant());
     let (endpoints, networks) = (to_texts(key.endpoints), to_texts(key.networks));
     query_as!(

@@ -120,6 +120,12 @@ impl Objects {
         }
     }
 
+    /// Keys of at most `most` objects below a folder.
+    pub async fn list(&self, folder: &str, most: usize) -> Result<Vec<String>, StoreError> {
+        let found = self.0.list(Some(&Path::from(folder))).take(most);
+        Ok(found.map_ok(|object| object.location.to_string()).try_collect().await?)
+    }
+
     /// Forgets the content; succeeds if there was none.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
         match self.0.delete(&Path::from(key)).await {

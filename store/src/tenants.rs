@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::projects::SANDBOX;
-use domain::tenants::{Classification, Language, Retention, Slug, Tenant};
+use domain::tenants::{Classification, Language, Retention, Slug, Tenant, TenantStatus};
 use domain::{ProjectId, TenantId, Timestamp};
 use sqlx::types::Json;
 use sqlx::{query, query_as};
@@ -102,6 +102,90 @@ pub async fn create(
     .execute(tx.conn())
     .await?;
     Ok((row.try_into()?, sandbox))
+}
+
+/// What to change of a tenant; `None` leaves it as it is.
+#[derive(Clone, Debug, Default)]
+pub struct TenantChange<'a> {
+    /// Name for people.
+    pub name: Option<&'a str>,
+    /// Names in these languages; `None` takes one away.
+    pub names: Option<&'a BTreeMap<Language, Option<String>>>,
+    /// Where its work and data may be.
+    pub zones: Option<&'a [String]>,
+    /// How secret its data may be.
+    pub classification: Option<Classification>,
+    /// How long files are kept.
+    pub files_days: Option<Option<u32>>,
+    /// How long results are kept.
+    pub results_days: Option<Option<u32>>,
+    /// Whether it is protected from deletion.
+    pub delete_protection: Option<bool>,
+    /// `Active` or `Suspended`.
+    pub status: Option<TenantStatus>,
+}
+
+/// Changes a tenant, if it has the expected revision and is not being deleted.
+/// Returns it as it was and as it is.
+pub async fn update(
+    tx: &mut SystemTx,
+    id: TenantId,
+    change: TenantChange<'_>,
+    expected: Option<i64>,
+) -> Result<(Tenant, Tenant), StoreError> {
+    let before = lock(tx, id).await?;
+    if expected.is_some_and(|revision| revision != before.revision) {
+        return Err(StoreError::Stale);
+    }
+    if before.status == TenantStatus::Deleting {
+        return Err(StoreError::Conflict("the tenant is being deleted"));
+    }
+    let mut names = before.names.clone();
+    for (language, name) in change.names.into_iter().flatten() {
+        match name {
+            Some(name) => names.insert(language.clone(), name.clone()),
+            None => names.remove(language),
+        };
+    }
+    let retention = Retention {
+        files_days: change.files_days.unwrap_or(before.retention.files_days),
+        results_days: change.results_days.unwrap_or(before.retention.results_days),
+    };
+    let after = query_as!(
+        Row,
+        r#"UPDATE tenants SET name = $2, names = $3, zones = $4, classification = $5, retention = $6,
+               delete_protection = $7, status = $8, revision = revision + 1
+           WHERE id = $1
+           RETURNING id, slug, name, names AS "names: _", status, zones, classification,
+               retention AS "retention: _", delete_protection, revision, created_at"#,
+        id.0,
+        change.name.unwrap_or(&before.name),
+        Json(names) as _,
+        change.zones.unwrap_or(&before.zones),
+        change.classification.unwrap_or(before.classification).as_str(),
+        Json(retention) as _,
+        change.delete_protection.unwrap_or(before.delete_protection),
+        change.status.unwrap_or(before.status).as_str(),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok((before, after.try_into()?))
+}
+
+/// The tenant, which nobody else changes until this transaction ends, and to
+/// which no row is added meanwhile.
+pub(crate) async fn lock(tx: &mut SystemTx, id: TenantId) -> Result<Tenant, StoreError> {
+    query_as!(
+        Row,
+        r#"SELECT id, slug, name, names AS "names: _", status, zones, classification,
+               retention AS "retention: _", delete_protection, revision, created_at
+           FROM tenants WHERE id = $1 AND status <> 'deleted' FOR UPDATE"#,
+        id.0
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::NotFound("tenant"))?
+    .try_into()
 }
 
 /// The tenant of that short name; in a tenant's transaction, only itself.

@@ -107,7 +107,7 @@ impl Database {
             ),
             (
                 "a job whose counts differ from its results",
-                "SELECT count(*) FROM jobs j WHERE j.completed_lines + j.failed_lines <> (SELECT count(*) FROM results r WHERE r.job_id = j.id)",
+                "SELECT count(*) FROM jobs j WHERE j.results_erased_at IS NULL AND j.completed_lines + j.failed_lines <> (SELECT count(*) FROM results r WHERE r.job_id = j.id)",
             ),
             (
                 "a tenant, project, key, endpoint, job or version without its audit record",

@@ -14,6 +14,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use domain::certificates::SigningKey;
 use domain::inference::{Event, GenerateRequest};
 use domain::keys::{CredentialKind, Pepper, mint};
 use domain::models::Sha256Digest;
@@ -86,7 +87,12 @@ impl Stage {
         let internal = format!("http://{}/internal/v1", server.internal_addr);
         let shutdown = CancellationToken::new();
         let deps =
-            scheduler::Deps { store: db.store.clone(), objects: objects.clone(), clock: Clock::system() };
+            scheduler::Deps {
+                store: db.store.clone(),
+                objects: objects.clone(),
+                clock: Clock::system(),
+                signing_key: SigningKey::derive(&pepper),
+            };
         let stop = shutdown.clone();
         let processes = vec![
             tokio::spawn(server.run(shutdown.clone())),

@@ -146,7 +146,12 @@ impl System {
 
 /// One more scheduler.
 pub fn schedule(db: &Database, objects: &Objects, shutdown: &CancellationToken) -> JoinHandle<()> {
-    let deps = scheduler::Deps { store: db.store.clone(), objects: objects.clone(), clock: Clock::system() };
+    let deps = scheduler::Deps {
+        store: db.store.clone(),
+        objects: objects.clone(),
+        clock: Clock::system(),
+        signing_key: domain::certificates::SigningKey::derive(&domain::keys::Pepper::new([3; 32])),
+    };
     let shutdown = shutdown.clone();
     tokio::spawn(async move { scheduler::run(scheduler::Settings::default(), deps, shutdown).await.unwrap() })
 }

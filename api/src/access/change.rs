@@ -98,6 +98,13 @@ impl<T: Tx> Change<T> {
         self.publish(Topic::Credentials, id).await
     }
 
+    /// What is cached of an account, key, session or tenant is read again: here
+    /// at once, elsewhere within a second.
+    pub async fn refresh(&mut self, topic: Topic, id: Uuid) -> Result<()> {
+        self.revoked.push(id);
+        self.publish(topic, id).await
+    }
+
     /// The answer carries this revision as its ETag.
     pub fn tag(&mut self, revision: i64) {
         self.etag = Some(super::conventions::etag(revision));

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use domain::Timestamp;
+use domain::{ProjectId, Timestamp};
 use domain::principals::{Caller, Credential};
 use uuid::Uuid;
 
@@ -16,9 +16,12 @@ use crate::problem::{ApiError, Result};
 const MAX_CALLERS: usize = 100_000;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Rates of callers, by account or key.
+/// Rates of callers, by account or key, and of projects.
 #[derive(Debug, Default)]
-pub struct Rates(Limiter<Uuid>);
+pub struct Rates {
+    callers: Limiter<Uuid>,
+    projects: Limiter<ProjectId>,
+}
 
 impl Rates {
     /// Counts a request; refuses it when the caller sent more than `per_minute`
@@ -30,9 +33,17 @@ impl Rates {
             (None, Credential::Session(id)) => id,
             (None, Credential::Token(provider)) => provider.0,
         };
-        self.0.check(id, per_minute, now).map_err(|wait| ApiError::TooManyRequests {
+        self.callers.check(id, per_minute, now).map_err(|wait| ApiError::TooManyRequests {
             retry_after_secs: wait.as_secs() + 1,
             detail: format!("more than {per_minute} requests a minute"),
+        })
+    }
+
+    /// Counts a request of a project's keys against its own limit.
+    pub(super) fn check_project(&self, project: ProjectId, per_minute: u32, now: Timestamp) -> Result<()> {
+        self.projects.check(project, per_minute, now).map_err(|wait| ApiError::TooManyRequests {
+            retry_after_secs: wait.as_secs() + 1,
+            detail: format!("more than the {per_minute} requests a minute that the project may send"),
         })
     }
 }

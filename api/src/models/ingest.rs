@@ -83,7 +83,12 @@ async fn keep(app: &App, temporary: &str, stored: Stored, expected: Option<Sha25
         ));
     }
     // Replacing a copy that is there already also heals one that was damaged.
-    Ok(app.objects.rename(temporary, &format!("models/sha256/{}", stored.sha256)).await?)
+    Ok(app.objects.rename(temporary, &object_key(stored.sha256)).await?)
+}
+
+/// Where the content of that digest is.
+pub(super) fn object_key(digest: Sha256Digest) -> String {
+    format!("models/sha256/{digest}")
 }
 
 /// A full disk is the operator's to know and the caller's to be told.

@@ -6,3 +6,4 @@ mod models;
 mod problems;
 mod provisioning;
 mod support;
+mod tenants;

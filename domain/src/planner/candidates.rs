@@ -19,6 +19,8 @@ pub(super) enum Rejection {
     Lost,
     /// Its worker takes nothing new.
     Cordoned,
+    /// Its worker is in no zone of the tenant.
+    Zone,
     /// Too little memory is free.
     Memory,
     /// Too few thousandths are free.
@@ -34,6 +36,8 @@ pub struct Considered {
     pub lost: u32,
     /// Devices of cordoned workers.
     pub cordoned: u32,
+    /// Devices in zones that are not the tenant's.
+    pub out_of_zone: u32,
     /// Devices with too little free memory.
     pub short_of_memory: u32,
     /// Devices with too few free thousandths.
@@ -46,6 +50,7 @@ impl Considered {
             Ok(()) => &mut self.fitting,
             Err(Rejection::Lost) => &mut self.lost,
             Err(Rejection::Cordoned) => &mut self.cordoned,
+            Err(Rejection::Zone) => &mut self.out_of_zone,
             Err(Rejection::Memory) => &mut self.short_of_memory,
             Err(Rejection::Milli) => &mut self.short_of_milli,
         } += 1;
@@ -61,24 +66,35 @@ pub(super) struct Slot<'a> {
     pub free_milli: u32,
 }
 
-type Filter = fn(&Slot<'_>, &ResourceRequest) -> Result<(), Rejection>;
+impl Slot<'_> {
+    /// Whether its worker is in one of the zones; none given is all.
+    pub fn is_in(&self, zones: &[String]) -> bool {
+        zones.is_empty() || zones.iter().any(|zone| *zone == self.worker.zone.as_str())
+    }
+}
+
+type Filter = fn(&Slot<'_>, &ResourceRequest, &[String]) -> Result<(), Rejection>;
 
 /// In the order in which a rejection is told.
-const FILTERS: [Filter; 4] = [is_live, is_open, has_memory, has_milli];
+const FILTERS: [Filter; 5] = [is_live, is_open, is_in_zone, has_memory, has_milli];
 
-fn is_live(slot: &Slot<'_>, _: &ResourceRequest) -> Result<(), Rejection> {
+fn is_live(slot: &Slot<'_>, _: &ResourceRequest, _: &[String]) -> Result<(), Rejection> {
     if slot.lost { Err(Rejection::Lost) } else { Ok(()) }
 }
 
-fn is_open(slot: &Slot<'_>, _: &ResourceRequest) -> Result<(), Rejection> {
+fn is_open(slot: &Slot<'_>, _: &ResourceRequest, _: &[String]) -> Result<(), Rejection> {
     if slot.worker.cordoned { Err(Rejection::Cordoned) } else { Ok(()) }
 }
 
-fn has_memory(slot: &Slot<'_>, request: &ResourceRequest) -> Result<(), Rejection> {
+fn is_in_zone(slot: &Slot<'_>, _: &ResourceRequest, zones: &[String]) -> Result<(), Rejection> {
+    if slot.is_in(zones) { Ok(()) } else { Err(Rejection::Zone) }
+}
+
+fn has_memory(slot: &Slot<'_>, request: &ResourceRequest, _: &[String]) -> Result<(), Rejection> {
     if slot.free_memory_bytes < request.memory_bytes { Err(Rejection::Memory) } else { Ok(()) }
 }
 
-fn has_milli(slot: &Slot<'_>, request: &ResourceRequest) -> Result<(), Rejection> {
+fn has_milli(slot: &Slot<'_>, request: &ResourceRequest, _: &[String]) -> Result<(), Rejection> {
     if slot.free_milli < request.milli { Err(Rejection::Milli) } else { Ok(()) }
 }
 
@@ -165,14 +181,14 @@ impl<'a> Fleet<'a> {
         self.slots.is_empty()
     }
 
-    /// The best device for a workload, if one fits.
-    pub fn choose(&self, workload: &Workload) -> Option<Choice> {
+    /// The best device in these zones for a workload, if one fits.
+    pub fn choose(&self, workload: &Workload, zones: &[String]) -> Option<Choice> {
         let request = &workload.resources;
         let mut considered = Considered::default();
         let mut best = None;
         for &index in self.classes.get(request.class.as_str()).into_iter().flatten() {
             let slot = &self.slots[index];
-            let verdict = FILTERS.iter().try_for_each(|filter| filter(slot, request));
+            let verdict = FILTERS.iter().try_for_each(|filter| filter(slot, request, zones));
             considered.count(verdict);
             if verdict.is_ok() {
                 let score = self.score(slot, workload);

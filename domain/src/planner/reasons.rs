@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::candidates::{Fleet, Slot};
 use crate::accelerators::ResourceRequest;
 
-/// Why nothing takes `request`, of a fleet in which nothing does.
-pub(super) fn explain(fleet: &Fleet<'_>, request: &ResourceRequest) -> String {
+/// Why nothing takes `request` in these zones, of a fleet in which nothing does.
+pub(super) fn explain(fleet: &Fleet<'_>, request: &ResourceRequest, zones: &[String]) -> String {
     let class = &request.class;
     if fleet.is_empty() {
         return "no worker has joined yet".to_owned();
@@ -16,8 +16,9 @@ pub(super) fn explain(fleet: &Fleet<'_>, request: &ResourceRequest) -> String {
     if all.is_empty() {
         return format!("no worker has a device of class {class}");
     }
-    let open: Vec<&Slot<'_>> = all.iter().copied().filter(|s| !s.lost && !s.worker.cordoned).collect();
-    let closed = closed(&all);
+    let open: Vec<&Slot<'_>> =
+        all.iter().copied().filter(|s| !s.lost && !s.worker.cordoned && s.is_in(zones)).collect();
+    let closed = closed(&all, zones);
     if open.is_empty() {
         return format!("no worker of class {class} takes work: {}", closed.join("; "));
     }
@@ -75,8 +76,8 @@ fn shortage(open: &[&Slot<'_>], request: &ResourceRequest) -> String {
 }
 
 /// How many workers are out, e.g. `2 workers are cordoned`.
-fn closed(all: &[&Slot<'_>]) -> Vec<String> {
-    let count = |keep: fn(&Slot<'_>) -> bool| {
+fn closed(all: &[&Slot<'_>], zones: &[String]) -> Vec<String> {
+    let count = |keep: &dyn Fn(&Slot<'_>) -> bool| {
         all.iter().filter(|s| keep(s)).map(|s| s.worker.id).collect::<BTreeSet<_>>().len()
     };
     let tell = |n: usize, what: &str| match n {
@@ -84,9 +85,11 @@ fn closed(all: &[&Slot<'_>]) -> Vec<String> {
         1 => Some(format!("1 worker is {what}")),
         n => Some(format!("{n} workers are {what}")),
     };
-    let cordoned = tell(count(|s| !s.lost && s.worker.cordoned), "cordoned");
-    let lost = tell(count(|s| s.lost), "lost");
-    cordoned.into_iter().chain(lost).collect()
+    let cordoned = tell(count(&|s| !s.lost && s.worker.cordoned), "cordoned");
+    let lost = tell(count(&|s| s.lost), "lost");
+    let elsewhere = count(&|s| !s.lost && !s.worker.cordoned && !s.is_in(zones));
+    let elsewhere = tell(elsewhere, &format!("outside of the zones {}", zones.join(", ")));
+    cordoned.into_iter().chain(lost).chain(elsewhere).collect()
 }
 
 /// To what [`bytes`] shows, so that a need never reads like what is free.

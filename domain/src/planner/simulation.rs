@@ -12,6 +12,8 @@ use crate::{EndpointId, JobId};
 pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
 /// Plans until nothing is left to decide: end, create, place, nothing.
 const MOST_ROUNDS: usize = 3;
+/// Zones that workers are in, in turns.
+pub(super) const ZONES: [&str; 3] = ["north", "south", "west"];
 
 /// SplitMix64, so that a run can be repeated from its seed.
 pub(super) struct Random(pub u64);
@@ -67,7 +69,7 @@ impl World {
             id,
             name: format!("node-{}", self.snapshot.workers.len()).parse().unwrap(),
             pool: "default".parse().unwrap(),
-            zone: "here".parse().unwrap(),
+            zone: ZONES[self.snapshot.workers.len() % ZONES.len()].parse().unwrap(),
             address: "http://127.0.0.1:1".to_owned(),
             cordoned: false,
             live: true,
@@ -213,6 +215,12 @@ impl World {
         let placement_id: PlacementId = self.id();
         let worker = self.snapshot.workers.get_mut(&worker_id).unwrap();
         assert!(worker.live && !worker.cordoned, "placed on a worker that takes nothing");
+        if let Some(bounds) = self.snapshot.tenants.get(&self.snapshot.workloads[&id].tenant_id) {
+            assert_eq!(bounds.closed, None, "placed for a tenant that begins nothing");
+            let zone = worker.zone.as_str();
+            let inside = bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == zone);
+            assert!(inside, "placed in {zone}, outside of {:?}", bounds.zones);
+        }
         for hold in holds {
             let device = worker.devices.iter_mut().find(|d| d.id == hold.device_id).unwrap();
             device.used_memory_bytes += hold.memory_bytes;
@@ -284,11 +292,17 @@ impl World {
         for workload in self.snapshot.workloads.values().filter(|w| w.state == WorkloadState::Pending) {
             assert!(workload.reason.is_some(), "{workload:?} waits for nothing");
             let request = &workload.resources;
+            let bounds = self.snapshot.tenants.get(&workload.tenant_id).cloned().unwrap_or_default();
+            if let Some(closed) = bounds.closed {
+                assert_eq!(workload.reason.as_deref(), Some(closed.reason()));
+                continue;
+            }
             let fitting = self
                 .snapshot
                 .workers
                 .values()
                 .filter(|w| w.live && !w.cordoned)
+                .filter(|w| bounds.zones.is_empty() || bounds.zones.contains(&w.zone.to_string()))
                 .flat_map(|w| &w.devices)
                 .find(|d| {
                     d.class == request.class
@@ -303,7 +317,7 @@ impl World {
     pub fn happen(&mut self) {
         let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
         let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
-        match self.random.below(9) {
+        match self.random.below(11) {
             0 if workers.len() < 12 => {
                 let (devices, memory) = (1 + self.random.below(3), 1 + self.random.below(16));
                 let class = if self.random.below(8) == 0 { "other" } else { "cpu" };
@@ -355,6 +369,26 @@ impl World {
                     let worker = self.snapshot.workers.get_mut(&id).unwrap();
                     worker.live = true;
                     worker.seen_at = now;
+                }
+            }
+            8 => {
+                // A tenant is suspended, or another goes on.
+                if let Some(owner) = self.random.pick(&owners) {
+                    let tenant = self.snapshot.intents[&owner].tenant_id;
+                    let bounds = self.snapshot.tenants.entry(tenant).or_default();
+                    bounds.closed = match bounds.closed {
+                        None => Some(Closed::Suspended),
+                        Some(_) => None,
+                    };
+                }
+            }
+            9 => {
+                // A tenant is bound to other zones.
+                if let Some(owner) = self.random.pick(&owners) {
+                    let tenant = self.snapshot.intents[&owner].tenant_id;
+                    let some = usize::try_from(self.random.below(1 + ZONES.len() as u64)).unwrap();
+                    let zones = ZONES[..some].iter().map(ToString::to_string).collect();
+                    self.snapshot.tenants.entry(tenant).or_default().zones = zones;
                 }
             }
             _ => self.make_true(),

@@ -17,6 +17,8 @@ pub struct Snapshot {
     /// When the present leader began. Before it nobody could judge silence:
     /// workers that could not report while all was down get their time anew.
     pub leading_since: Timestamp,
+    /// What bounds the work of tenants; one that is not here is bound by nothing.
+    pub tenants: BTreeMap<TenantId, TenantBounds>,
     /// Every worker, with its devices and what is used of them. `live` is as
     /// last declared.
     pub workers: BTreeMap<WorkerId, Worker>,
@@ -33,6 +35,7 @@ impl Snapshot {
     pub fn empty(leading_since: Timestamp) -> Self {
         Self {
             leading_since,
+            tenants: BTreeMap::new(),
             workers: BTreeMap::new(),
             intents: BTreeMap::new(),
             workloads: BTreeMap::new(),
@@ -43,6 +46,34 @@ impl Snapshot {
     /// Whether a worker has not been heard for too long.
     pub fn is_silent(&self, worker: &Worker, now: Timestamp) -> bool {
         now.since(worker.seen_at.max(self.leading_since)) > Duration::from_secs(WORKER_LOST_SECS)
+    }
+}
+
+/// What bounds a tenant's work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantBounds {
+    /// Nothing of it is placed, and why.
+    pub closed: Option<Closed>,
+    /// The zones its work may be in; empty for all.
+    pub zones: Vec<String>,
+}
+
+/// Why nothing of a tenant is placed. What is placed already stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It is suspended.
+    Suspended,
+    /// It is being deleted.
+    Deleting,
+}
+
+impl Closed {
+    /// In words for the person whose work waits.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Suspended => "the tenant is suspended",
+            Self::Deleting => "the tenant is being deleted",
+        }
     }
 }
 

@@ -244,3 +244,66 @@ fn shares_follow_open_chunks_within_limits() {
 fn nothing_wanted_nothing_decided() {
     assert_eq!(plan(&Snapshot::empty(START), START), []);
 }
+
+#[test]
+fn a_suspended_tenant_keeps_what_runs_and_begins_nothing() {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 4 * GB, 4000);
+    let endpoint = world.add_endpoint(GB, 500, 1);
+    world.settle();
+    world.make_true();
+    let tenant = world.snapshot.intents[&endpoint].tenant_id;
+    world.snapshot.tenants.insert(tenant, TenantBounds { closed: Some(Closed::Suspended), zones: vec![] });
+    world.snapshot.intents.get_mut(&endpoint).unwrap().count = 2;
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint).len(), 1, "what runs stays");
+    assert_eq!(reasons(&world), ["the tenant is suspended"]);
+
+    let other = world.add_endpoint(GB, 500, 1);
+    world.settle();
+    assert_eq!(workers_of(&world, other).len(), 1, "others go on");
+
+    world.snapshot.tenants.remove(&tenant);
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint).len(), 2);
+    assert!(reasons(&world).is_empty());
+}
+
+#[test]
+fn work_goes_only_where_the_tenant_may_be() {
+    let mut world = World::new(1);
+    let north = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let south = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let endpoint = world.add_endpoint(3 * GB, 500, 2);
+    let tenant = world.snapshot.intents[&endpoint].tenant_id;
+    let zones = |zones: &[&str]| TenantBounds {
+        closed: None,
+        zones: zones.iter().map(ToString::to_string).collect(),
+    };
+    world.snapshot.tenants.insert(tenant, zones(&["south"]));
+    let decisions = world.settle();
+    assert_eq!(workers_of(&world, endpoint), [south]);
+    let considered = decisions.iter().find_map(|d| match d {
+        Decision::Place { considered, .. } => Some(*considered),
+        _ => None,
+    });
+    assert_eq!(considered.map(|c| (c.fitting, c.out_of_zone)), Some((1, 1)));
+    assert_eq!(
+        reasons(&world),
+        [
+            "no worker of class cpu has 3.0 GB free: the largest free is 1.0 GB on node-1; 1 worker is outside of the zones south"
+        ]
+    );
+
+    world.snapshot.tenants.insert(tenant, zones(&["west"]));
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint), [south], "what runs is not moved");
+    assert_eq!(
+        reasons(&world),
+        ["no worker of class cpu takes work: 2 workers are outside of the zones west"]
+    );
+
+    world.snapshot.tenants.remove(&tenant);
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint), [north, south]);
+}

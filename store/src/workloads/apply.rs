@@ -255,6 +255,16 @@ async fn place_workload(
     .fetch_optional(tx.conn())
     .await?;
     one(open.iter().len() as u64, "the worker takes nothing new")?;
+    let welcome = query_scalar!(
+        "SELECT t.id FROM tenants t, workers w
+         WHERE t.id = $1 AND w.id = $2 AND t.status = 'active' AND (t.zones = '{}' OR w.zone = ANY(t.zones))
+         FOR SHARE OF t",
+        tenant,
+        place.worker.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    one(welcome.iter().len() as u64, "the tenant may begin nothing there")?;
 
     let id = PlacementId::generate();
     let generation = place.generation + 1;

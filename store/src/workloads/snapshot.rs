@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::accelerators::ResourceRequest;
-use domain::planner::{Hold, Intent, LivePlacement, ShareLimits, Snapshot, shares};
+use domain::planner::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
 use domain::workloads::{Workload, WorkloadOwner};
 use domain::{EndpointId, JobId, PlacementId, TenantId, Timestamp, VersionId, WorkerId};
 use sqlx::query;
@@ -28,6 +28,7 @@ pub async fn snapshot(
     for worker in workers::read(&mut tx, Selection::default()).await? {
         snapshot.workers.insert(worker.id, worker);
     }
+    snapshot.tenants = tenants(&mut tx).await?;
     snapshot.intents = endpoints(&mut tx).await?;
     snapshot.intents.append(&mut jobs(&mut tx, limits).await?);
     for workload in workloads(&mut tx).await? {
@@ -36,6 +37,25 @@ pub async fn snapshot(
     snapshot.placements = placements(&mut tx).await?;
     tx.commit().await?;
     Ok(snapshot)
+}
+
+/// Tenants whose work is bound by something.
+async fn tenants(tx: &mut SystemTx) -> Result<BTreeMap<TenantId, TenantBounds>, StoreError> {
+    let rows = query!(
+        "SELECT id, status, zones FROM tenants
+         WHERE status IN ('suspended', 'deleting') OR (status = 'active' AND zones <> '{}')",
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let bounds = rows.into_iter().map(|row| {
+        let closed = match row.status.as_str() {
+            "suspended" => Some(Closed::Suspended),
+            "deleting" => Some(Closed::Deleting),
+            _ => None,
+        };
+        (TenantId(row.id), TenantBounds { closed, zones: row.zones })
+    });
+    Ok(bounds.collect())
 }
 
 type Intents = BTreeMap<WorkloadOwner, Intent>;
