@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Policies, Rates, TenantPolicyCache};
 use crate::auth::CredentialCache;
-use crate::passwords::{LoginLimiter, Passwords};
+use crate::passwords::{AddressLimiter, Passwords};
 use crate::settings::Settings;
 
 /// Changes that a slow subscriber may fall behind; beyond it, it is told that
@@ -66,8 +66,8 @@ pub struct Inner {
     pub rates: Rates,
     /// Password hashing, a few at a time.
     pub passwords: Passwords,
-    /// Failed sign-ins.
-    pub logins: LoginLimiter,
+    /// Failed sign-ins by address.
+    pub sign_ins: AddressLimiter,
     /// Where the gateway finds ready replicas.
     pub routes: crate::gateway::Routes,
     /// What the internal listener remembers of workers.
@@ -108,7 +108,7 @@ impl App {
             tenant_policies: TenantPolicyCache::default(),
             rates: Rates::default(),
             passwords: Passwords::new(),
-            logins: LoginLimiter::default(),
+            sign_ins: AddressLimiter::default(),
             routes: crate::gateway::Routes::default(),
             fleet: crate::internal::Fleet::default(),
             settings,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use domain::{PrincipalId, Timestamp};
+use domain::{PrincipalId, TenantId, Timestamp};
 use sqlx::query;
 use time::OffsetDateTime;
 
@@ -75,6 +75,21 @@ pub async fn attempt(tx: &mut SystemTx, who: Who<'_>, now: Timestamp) -> Result<
         seed: row.seed,
         locked_until,
     }))
+}
+
+/// Whom a login names, also one that cannot sign in now, for the audit log.
+pub async fn meant(
+    tx: &mut SystemTx,
+    login: &str,
+) -> Result<Option<(Option<TenantId>, PrincipalId)>, StoreError> {
+    let row = query!(
+        "SELECT tenant_id, id FROM principals
+         WHERE lower(login) = lower($1) AND kind = 'person' AND provider_id IS NULL",
+        login,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    Ok(row.map(|row| (row.tenant_id.map(TenantId), row.id.into())))
 }
 
 /// The attempt succeeded: the count begins anew.
