@@ -116,7 +116,8 @@ impl Api {
         };
         change(&mut settings);
         let store = Store::connect(&url, 8).await.expect("the database answers");
-        let outcome = api::bootstrap_admin(&store, &Clock::system(), ADMIN, PASSWORD, api::FirstPassword::Stays).await;
+        let outcome =
+            api::bootstrap_admin(&store, &Clock::system(), ADMIN, PASSWORD, api::FirstPassword::Stays).await;
         outcome.expect("the administrator is created");
         let deps = Deps {
             store: store.clone(),
