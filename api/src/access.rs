@@ -221,6 +221,11 @@ impl Access {
         })
     }
 
+    /// Whether it may touch that project of its tenant.
+    pub fn reaches(&self, project: ProjectId) -> bool {
+        self.projects.as_ref().is_none_or(|projects| projects.contains(&project))
+    }
+
     /// An audit event of this act.
     fn event(&self, app: &App, object: String, verdict: Verdict) -> AuditEvent {
         let tenant = self.tenant.as_ref().map(|tenant| tenant.id);
@@ -311,6 +316,9 @@ async fn enter(app: &App, operation: &Operation, route: &str, request: &mut Requ
         claim: None,
         caller: known.caller,
     };
+    if let Err(e) = crate::auth::check_forgery(&parts, &access.caller, app) {
+        return denied_after(access, e);
+    }
     if let Some(named) = named_tenant(route, &parts.uri)? {
         access.tenant = match &access.tenant {
             Some(own) if own.slug == named => access.tenant,
@@ -409,7 +417,7 @@ fn named_tenant(route: &str, uri: &Uri) -> Result<Option<Slug>> {
 }
 
 /// Where a request comes from: the peer, or what a trusted proxy says.
-fn client_address(parts: &Parts, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn client_address(parts: &Parts, trusted: &[IpNet]) -> IpAddr {
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip().to_canonical());
     forwarded(&parts.headers, peer, trusted)

@@ -2,24 +2,32 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::Clock;
 use domain::principals::{Principal, Role};
-use serde::Deserialize;
-use store::Store;
-use store::principals::NewPrincipal;
+use domain::{Clock, PrincipalId, TenantId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use store::principals::{NewPrincipal, PrincipalChange};
+use store::{Store, SystemTx};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::access::{Scope, TenantParam};
+use crate::access::{Change, IfMatch, Scope, Tagged, TenantParam};
 use crate::cursor::{List, Page, PageQuery};
-use crate::extract::{Json, Query};
-use crate::fields;
-use crate::passwords::{MAX_PASSWORD_BYTES, MIN_PASSWORD_CHARS, Passwords};
+use crate::extract::{Json, Path, Query};
+use crate::passwords::{self, Passwords};
 use crate::problem::{ApiError, Result};
+use crate::sessions::{end_all, password_matches, person};
 use crate::state::App;
+use crate::{fields, one_time_codes};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_accounts, create_account))
+    OpenApiRouter::new()
+        .routes(routes!(list_accounts, create_account))
+        .routes(routes!(get_account, update_account, delete_account))
+        .routes(routes!(reset_password))
+        .routes(routes!(reset_one_time_code))
+        .routes(routes!(end_account_sessions))
+        .routes(routes!(change_password))
 }
 
 /// Accounts of the tenant, or of the platform, newest first. For administrators.
@@ -40,7 +48,8 @@ async fn list_accounts(
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateAccount {
-    /// What the person signs in with, such as `name@ministry`; unique in the installation.
+    /// What the person signs in with, such as `name@ministry`; in a tenant it ends with `@` and the tenant's
+    /// short name.
     login: String,
     /// Name for people.
     display_name: String,
@@ -50,6 +59,9 @@ struct CreateAccount {
     /// In a tenant `tenant_admin`, `auditor`, `developer`, `user`, `viewer` or `member`; on the platform
     /// `platform_admin`, `model_approver` or `auditor`.
     role: Role,
+    /// Whether the person must choose another password before anything else.
+    #[serde(default)]
+    must_change_password: bool,
 }
 
 /// Create an account in the tenant or, by a platform administrator without
@@ -61,17 +73,11 @@ async fn create_account(
     State(app): State<App>,
     Json(new): Json<CreateAccount>,
 ) -> Result<Response> {
-    match (scope.tenant, new.role) {
-        (None, role) if role.is_of_platform() => {}
-        (Some(_), role) if role.is_of_tenant() => {}
-        (None, _) => {
-            return Err(ApiError::field("role", "belongs to a tenant: name it with ?tenant=SLUG"));
-        }
-        (Some(_), _) => return Err(ApiError::field("role", "is one of the platform's, not of a tenant")),
-    }
-    let login = fields::login(&new.login)?;
+    check_role(scope.tenant, new.role)?;
+    let slug = scope.access().tenant.as_ref().map(|tenant| &tenant.slug);
+    let login = fields::login_of(slug, &new.login)?;
     let display_name = fields::name("display_name", &new.display_name)?;
-    check_password(&new.password)?;
+    passwords::check_new("password", &new.password, &login)?;
     let password_hash = app.passwords.hash(&new.password).await?;
     let principal = NewPrincipal {
         tenant: scope.tenant,
@@ -79,7 +85,7 @@ async fn create_account(
         display_name: &display_name,
         role: new.role,
         password_hash: &password_hash,
-        must_change_password: false,
+        must_change_password: new.must_change_password,
     };
     let mut change = scope.system_change(&app).await?;
     let principal = store::principals::create(&mut change, principal, app.clock.now()).await?;
@@ -89,17 +95,247 @@ async fn create_account(
     change.created(&principal).await
 }
 
-fn check_password(password: &str) -> Result<()> {
-    if password.chars().count() < MIN_PASSWORD_CHARS {
-        return Err(ApiError::field(
-            "password",
-            format!("must have at least {MIN_PASSWORD_CHARS} characters"),
+fn check_role(tenant: Option<TenantId>, role: Role) -> Result<()> {
+    match tenant {
+        None if role.is_of_platform() => Ok(()),
+        Some(_) if role.is_of_tenant() => Ok(()),
+        None => Err(ApiError::field("role", "belongs to a tenant: name it with ?tenant=SLUG")),
+        Some(_) => Err(ApiError::field("role", "is one of the platform's, not of a tenant")),
+    }
+}
+
+/// One account of the tenant, or of the platform.
+#[utoipa::path(get, path = "/api/v1/accounts/{account}", tag = "accounts",
+    params(TenantParam, ("account" = PrincipalId, Path, description = "Identifier")),
+    responses((status = 200, body = Principal)))]
+async fn get_account(
+    scope: Scope,
+    State(app): State<App>,
+    Path(id): Path<PrincipalId>,
+) -> Result<Tagged<Principal>> {
+    let account = store::principals::person(&mut app.store.system().await?, scope.tenant, id).await?;
+    let revision = account.revision;
+    Ok(Tagged(account, revision))
+}
+
+/// What to change of an account; what is left out stays.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UpdateAccount {
+    /// Name for people.
+    #[serde(default)]
+    display_name: Option<String>,
+    /// What it may do.
+    #[serde(default)]
+    role: Option<Role>,
+    /// `true`: it may do nothing any more, and its sessions end. `false`: it may sign in again.
+    #[serde(default)]
+    disabled: Option<bool>,
+}
+
+/// Change an account
+///
+/// It counts everywhere within a second.
+#[utoipa::path(patch, path = "/api/v1/accounts/{account}", tag = "accounts",
+    params(TenantParam, ("account" = PrincipalId, Path, description = "Identifier")),
+    request_body = UpdateAccount, responses((status = 200, body = Principal)))]
+async fn update_account(
+    scope: Scope,
+    State(app): State<App>,
+    Path(id): Path<PrincipalId>,
+    IfMatch(expected): IfMatch,
+    Json(update): Json<UpdateAccount>,
+) -> Result<Response> {
+    let display_name =
+        update.display_name.as_deref().map(|name| fields::name("display_name", name)).transpose()?;
+    if let Some(role) = update.role {
+        check_role(scope.tenant, role)?;
+    }
+    let mut change = scope.system_change(&app).await?;
+    let account = store::principals::person(&mut change, scope.tenant, id).await?;
+    let disables = update.disabled == Some(true);
+    if scope.caller.principal == Some(id)
+        && (disables || update.role.is_some_and(|role| role != account.role))
+    {
+        return Err(ApiError::Conflict("nobody disables itself or takes its own role away".to_owned()));
+    }
+    if disables || update.role.is_some_and(|role| role != Role::PlatformAdmin) {
+        keep_an_administrator(&mut change, &account).await?;
+    }
+    let fields = PrincipalChange {
+        display_name: display_name.as_deref(),
+        role: update.role,
+        disabled: update.disabled,
+    };
+    let account = store::principals::update(&mut *change, id, fields, expected, app.clock.now()).await?;
+    if disables {
+        end_all(&mut change, &app, id, None).await?;
+    } else {
+        change.revoke(id.0).await?;
+    }
+    let detail =
+        json!({ "role": update.role, "disabled": update.disabled, "display_name": display_name.is_some() });
+    change.record(format!("principal:{id}"), detail).await?;
+    change.tag(account.revision);
+    change.ok(&account).await
+}
+
+/// The platform keeps an administrator that can sign in.
+async fn keep_an_administrator(change: &mut Change<SystemTx>, account: &Principal) -> Result<()> {
+    if account.role == Role::PlatformAdmin
+        && !store::principals::has_other_platform_admin(change, account.id).await?
+    {
+        return Err(ApiError::Conflict(
+            "it is the last administrator of the platform; create another first".to_owned(),
         ));
     }
-    if password.len() > MAX_PASSWORD_BYTES {
-        return Err(ApiError::field("password", format!("must have at most {MAX_PASSWORD_BYTES} bytes")));
-    }
     Ok(())
+}
+
+/// Delete an account
+///
+/// Its sessions end. What it did stays in the audit log.
+#[utoipa::path(delete, path = "/api/v1/accounts/{account}", tag = "accounts",
+    params(TenantParam, ("account" = PrincipalId, Path, description = "Identifier")),
+    responses((status = 204)))]
+async fn delete_account(
+    scope: Scope,
+    State(app): State<App>,
+    Path(id): Path<PrincipalId>,
+) -> Result<Response> {
+    let mut change = scope.system_change(&app).await?;
+    let account = store::principals::person(&mut change, scope.tenant, id).await?;
+    if scope.caller.principal == Some(id) {
+        return Err(ApiError::Conflict("nobody deletes itself; ask another administrator".to_owned()));
+    }
+    keep_an_administrator(&mut change, &account).await?;
+    store::principals::delete(&mut change, id).await?;
+    change.revoke(id.0).await?;
+    change.record(format!("principal:{id}"), json!({ "login": account.login })).await?;
+    change.done().await
+}
+
+/// A password to give.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ResetPassword {
+    /// At least 12 characters; one is made unless given.
+    #[serde(default)]
+    #[schema(format = Password, min_length = 12)]
+    password: Option<String>,
+}
+
+/// An account with its new password.
+#[derive(Serialize, utoipa::ToSchema)]
+struct PasswordReset {
+    /// The account.
+    account: Principal,
+    /// The password that was made, which is never shown again; `null` if one was given.
+    password: Option<String>,
+}
+
+/// Random bytes of a password that is made.
+const PASSWORD_BYTES: usize = 12;
+
+/// Reset an account's password
+///
+/// Its sessions end, and the person must choose another at the next sign-in.
+#[utoipa::path(post, path = "/api/v1/accounts/{account}/password", tag = "accounts",
+    params(TenantParam, ("account" = PrincipalId, Path, description = "Identifier")),
+    request_body = ResetPassword, responses((status = 200, body = PasswordReset)))]
+async fn reset_password(
+    scope: Scope,
+    State(app): State<App>,
+    Path(id): Path<PrincipalId>,
+    Json(reset): Json<ResetPassword>,
+) -> Result<Response> {
+    let account = store::principals::person(&mut app.store.system().await?, scope.tenant, id).await?;
+    let made = reset.password.is_none().then(|| hex::encode(app.random::<PASSWORD_BYTES>()));
+    let password = reset.password.or_else(|| made.clone()).unwrap_or_default();
+    passwords::check_new("password", &password, &account.login)?;
+    let hash = app.passwords.hash(&password).await?;
+    let mut change = scope.system_change(&app).await?;
+    store::principals::person(&mut change, scope.tenant, id).await?;
+    let account = store::principals::set_password(&mut change, id, &hash, true).await?;
+    end_all(&mut change, &app, id, None).await?;
+    change.record(format!("principal:{id}"), json!({ "made": made.is_some() })).await?;
+    change.tag(account.revision);
+    change.ok(&PasswordReset { account, password: made }).await
+}
+
+/// Take an account's one-time codes away
+///
+/// For who has lost the device and the recovery codes. Its sessions end.
+#[utoipa::path(delete, path = "/api/v1/accounts/{account}/one-time-code", tag = "accounts",
+    params(TenantParam, ("account" = PrincipalId, Path, description = "Identifier")),
+    responses((status = 204)))]
+async fn reset_one_time_code(
+    scope: Scope,
+    State(app): State<App>,
+    Path(id): Path<PrincipalId>,
+) -> Result<Response> {
+    let mut change = scope.system_change(&app).await?;
+    store::principals::person(&mut change, scope.tenant, id).await?;
+    let removed = store::sign_in::remove_one_time_codes(&mut change, id).await?;
+    end_all(&mut change, &app, id, None).await?;
+    change.record(format!("principal:{id}"), json!({ "in_force": removed })).await?;
+    change.done().await
+}
+
+/// End every session of an account.
+#[utoipa::path(delete, path = "/api/v1/accounts/{account}/sessions", tag = "accounts",
+    params(TenantParam, ("account" = PrincipalId, Path, description = "Identifier")),
+    responses((status = 204)))]
+async fn end_account_sessions(
+    scope: Scope,
+    State(app): State<App>,
+    Path(id): Path<PrincipalId>,
+) -> Result<Response> {
+    let mut change = scope.system_change(&app).await?;
+    store::principals::person(&mut change, scope.tenant, id).await?;
+    let ended = end_all(&mut change, &app, id, None).await?;
+    change.record(format!("principal:{id}"), json!({ "sessions": ended })).await?;
+    change.done().await
+}
+
+/// A change of one's password.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChangePassword {
+    /// The present one.
+    #[schema(format = Password)]
+    old: String,
+    /// At least 12 characters, not the login, and none that everyone tries.
+    #[schema(format = Password, min_length = 12)]
+    new: String,
+}
+
+/// Change one's password
+///
+/// One's other sessions end.
+#[utoipa::path(post, path = "/api/v1/me/password", tag = "sessions", request_body = ChangePassword,
+    responses((status = 204)))]
+async fn change_password(
+    scope: Scope,
+    State(app): State<App>,
+    Json(passwords): Json<ChangePassword>,
+) -> Result<Response> {
+    let (id, _) = person(&scope)?;
+    let login = store::principals::get(&mut app.store.system().await?, id).await?.login;
+    passwords::check_new("new", &passwords.new, &login)?;
+    if passwords.new == passwords.old {
+        return Err(ApiError::field("new", "must be another than the present one"));
+    }
+    let attempt = one_time_codes::attempt(&app, id).await?;
+    if !password_matches(&app, &passwords.old, attempt.password_hash.clone()).await? {
+        return Err(ApiError::field("old", "is not the present password"));
+    }
+    let hash = app.passwords.hash(&passwords.new).await?;
+    let mut change = scope.system_change(&app).await?;
+    store::principals::set_password(&mut change, id, &hash, false).await?;
+    end_all(&mut change, &app, id, Some(scope.caller.credential)).await?;
+    change.record(format!("principal:{id}"), json!({})).await?;
+    change.done().await
 }
 
 /// What [`bootstrap_admin`] did.
@@ -111,6 +347,15 @@ pub enum AdminOutcome {
     Exists,
 }
 
+/// What becomes of the password of the first administrator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstPassword {
+    /// A person typed it: it must be changed at the first sign-in.
+    MustChange,
+    /// It was drawn at random and is known to its file alone.
+    Stays,
+}
+
 /// Creates the first platform administrator, unless there is one. Safe to
 /// repeat, and from several processes at once.
 pub async fn bootstrap_admin(
@@ -118,9 +363,10 @@ pub async fn bootstrap_admin(
     clock: &Clock,
     login: &str,
     password: &str,
+    first: FirstPassword,
 ) -> Result<AdminOutcome> {
     let login = fields::login(login)?;
-    check_password(password)?;
+    passwords::check_new("password", password, &login)?;
     let mut tx = store.system().await?;
     if store::principals::lock_platform_admins(&mut tx).await? {
         return Ok(AdminOutcome::Exists);
@@ -132,7 +378,7 @@ pub async fn bootstrap_admin(
         display_name: "Platform administrator",
         role: Role::PlatformAdmin,
         password_hash: &password_hash,
-        must_change_password: false,
+        must_change_password: first == FirstPassword::MustChange,
     };
     let now = clock.now();
     let principal = store::principals::create(&mut tx, new, now).await?;

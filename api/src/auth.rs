@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use domain::Timestamp;
 use domain::keys::{CredentialKind, kind_of};
-use domain::principals::Credential;
+use domain::principals::{Caller, Credential};
 use store::credentials::Known;
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::problem::{ApiError, Result};
@@ -35,13 +36,100 @@ pub fn bearer(headers: &HeaderMap) -> Result<&str> {
     Ok(credential.trim())
 }
 
+/// The cookie of a browser's session. The prefix makes browsers insist on
+/// HTTPS, this host alone and the whole path.
+pub(crate) const SESSION_COOKIE: &str = "__Host-chancery-session";
+const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
+
+/// The session in a browser's cookie; not of a request with `Authorization`.
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    if headers.contains_key(AUTHORIZATION) {
+        return None;
+    }
+    let values = headers.get_all(COOKIE).iter().filter_map(|v| v.to_str().ok());
+    let pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let mut found = pairs.filter(|(name, _)| *name == SESSION_COOKIE).map(|(_, value)| value);
+    // Two are one too many to say which was meant.
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
+
 /// Who a request comes from.
 pub(crate) async fn authenticate(parts: &mut Parts, _address: IpAddr, app: &App) -> Result<Known> {
+    if let Some(token) = cookie(&parts.headers) {
+        if kind_of(token) != Some(CredentialKind::Session) {
+            return Err(REFUSED);
+        }
+        return check(token, app).await;
+    }
     check(bearer(&parts.headers)?, app).await
 }
 
+/// What the pages of a session must send with everything that changes
+/// something: another site's pages cannot read it.
+pub(crate) fn csrf_token(app: &App, session: Uuid) -> String {
+    hex::encode(app.pepper.derive("csrf", session.as_bytes()))
+}
+
+/// A browser sends its cookie along with what another site's page makes it ask.
+/// What changes something must prove that it comes from our own.
+pub(crate) fn check_forgery(parts: &Parts, caller: &Caller, app: &App) -> Result<()> {
+    let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    if safe || cookie(&parts.headers).is_none() {
+        return Ok(());
+    }
+    let Credential::Session(session) = caller.credential else { return Ok(()) };
+    let given = parts.headers.get(CSRF_TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
+    if !bool::from(given.ct_eq(csrf_token(app, session).as_bytes())) {
+        return Err(ApiError::Forbidden(
+            "a request with the session's cookie must carry its X-CSRF-Token, which GET /api/v1/me tells"
+                .to_owned(),
+        ));
+    }
+    match site(parts, app) {
+        Site::Own => Ok(()),
+        Site::Other | Site::Unknown => Err(ApiError::Forbidden(
+            "a request with the session's cookie must come from our own pages".to_owned(),
+        )),
+    }
+}
+
+/// Where the page is from that makes a browser ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Site {
+    /// From here, or the person asked itself.
+    Own,
+    /// From elsewhere.
+    Other,
+    /// The client does not say; no browser of today.
+    Unknown,
+}
+
+pub(crate) fn site(parts: &Parts, app: &App) -> Site {
+    if let Some(fetched) = parts.headers.get("sec-fetch-site") {
+        return match fetched.as_bytes() {
+            b"same-origin" | b"none" => Site::Own,
+            _ => Site::Other,
+        };
+    }
+    let Some(origin) = parts.headers.get(ORIGIN) else { return Site::Unknown };
+    let origin = origin.to_str().unwrap_or_default();
+    let own = if app.settings.public_url.is_empty() {
+        let host = parts.headers.get(HOST).and_then(|v| v.to_str().ok());
+        let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+        let place = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        host.is_some() && host == place
+    } else {
+        let url = app.settings.public_url.as_str();
+        let path = url.find("://").and_then(|at| url[at + 3..].find('/').map(|end| at + 3 + end));
+        origin == path.map_or(url, |end| &url[..end])
+    };
+    if own { Site::Own } else { Site::Other }
+}
+
+const REFUSED: ApiError = ApiError::Unauthorized("the credential is not valid, or not any more");
+
 async fn check(credential: &str, app: &App) -> Result<Known> {
-    const REFUSED: ApiError = ApiError::Unauthorized("the credential is not valid, or not any more");
     // The checksum refuses typing errors and guesses without a query.
     let kind = kind_of(credential);
     let known_kind = match kind {
@@ -53,6 +141,11 @@ async fn check(credential: &str, app: &App) -> Result<Known> {
     }
     let hash = app.pepper.hash(credential);
     let now = app.clock.now();
+    let idle = Duration::from_secs(app.settings.session_idle_secs);
+    let is_over = |found: &Known| {
+        found.expires_at.is_some_and(|at| at <= now)
+            || found.seen_at.is_some_and(|seen| now.since(seen) >= idle)
+    };
     let (found, note_use) = match app.credentials.get(&hash, now) {
         Some(hit) => hit,
         None => {
@@ -64,12 +157,12 @@ async fn check(credential: &str, app: &App) -> Result<Known> {
                 Some(_) => store::credentials::of_session(&mut app.store.system().await?, &hash).await?,
                 None => Some(crate::identity::known(app, credential, now).await?),
             };
-            let found = found.ok_or(REFUSED)?;
+            let found = found.filter(|found| !is_over(found)).ok_or(REFUSED)?;
             app.credentials.put(hash, found.clone(), now, epoch);
             (found, true)
         }
     };
-    if found.expires_at.is_some_and(|at| at <= now) {
+    if is_over(&found) {
         return Err(REFUSED);
     }
     if note_use {
@@ -145,7 +238,11 @@ impl CredentialCache {
         if note {
             entry.use_noted_at = now;
         }
-        Some((entry.known.clone(), note))
+        let known = entry.known.clone();
+        // One that was idle for too long stays so.
+        entry.known.seen_at =
+            entry.known.seen_at.map(|seen| if now.since(seen) < self.ttl { now } else { seen });
+        Some((known, note))
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -153,6 +250,8 @@ impl CredentialCache {
     }
 
     pub(crate) fn put(&self, hash: [u8; 32], known: Known, now: Timestamp, epoch: u64) {
+        // Seen now: the note of it in the database comes a moment later.
+        let known = Known { seen_at: known.seen_at.map(|_| now), ..known };
         let mut entries = self.lock();
         if !self.listening.load(Ordering::Relaxed) || entries.epoch != epoch {
             return;
@@ -191,7 +290,7 @@ impl CredentialCache {
 #[cfg(test)]
 mod tests {
     use domain::KeyId;
-    use domain::principals::{Caller, Role};
+    use domain::principals::Role;
 
     use super::*;
 

@@ -102,5 +102,6 @@ fn known(is_key: bool) -> Known {
         tenant: Some(TenantFacts { id: tenant, slug, status: TenantStatus::Active }),
         expires_at: None,
         seen_at: None,
+        requests_per_minute: None,
     }
 }

@@ -1,5 +1,7 @@
 //! Rules of fields that several requests share.
 
+use domain::tenants::Slug;
+
 use crate::problem::{ApiError, Result};
 
 /// Longest name for people.
@@ -43,9 +45,31 @@ pub(crate) fn login(text: &str) -> Result<String> {
     Ok(text)
 }
 
+/// A login of a tenant ends with `@` and its short name: no ministry's logins
+/// collide with another's, or tell that they exist. Others are the platform's.
+pub(crate) fn login_of(tenant: Option<&Slug>, text: &str) -> Result<String> {
+    let login = login(text)?;
+    match tenant {
+        Some(slug) if login.split_once('@').is_none_or(|(_, place)| place != slug.as_str()) => {
+            Err(ApiError::field("login", format!("must end with @{slug}, as every login of this tenant")))
+        }
+        _ => Ok(login),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logins_of_a_tenant_end_with_its_name() {
+        let interior: Slug = "interior".parse().unwrap();
+        assert_eq!(login_of(Some(&interior), "Anna@Interior").unwrap(), "anna@interior");
+        for other in ["anna@finance", "anna@interior.finance", "anna@xinterior"] {
+            assert!(login_of(Some(&interior), other).is_err(), "{other}");
+        }
+        assert!(login_of(None, "admin@localhost").is_ok());
+    }
 
     #[test]
     fn logins_are_addresses() {

@@ -153,7 +153,7 @@ pub(crate) async fn create(
     let checked = validate::read(&app.objects, &file, operation).await?;
 
     let mut change = scope.change(app).await?;
-    let version = resolve(&mut change, &checked.model).await?;
+    let version = resolve(&mut change, scope, &checked.model).await?;
     let now = app.clock.now();
     let new = NewJob {
         id: JobId::generate(),
@@ -184,11 +184,17 @@ pub(crate) async fn create(
     Ok((change, job))
 }
 
-async fn resolve(tx: &mut TenantTx, name: &str) -> Result<ResolvedModel> {
-    if let Some(found) = store::jobs::resolve_model(tx, name).await? {
+/// The model of that name. One that a key is not bound to answers like one that
+/// does not exist.
+async fn resolve(tx: &mut TenantTx, scope: &TenantScope, name: &str) -> Result<ResolvedModel> {
+    let may_use = |name: &str| scope.caller.bounds.as_ref().is_none_or(|bounds| bounds.allows_endpoint(name));
+    if may_use(name)
+        && let Some(found) = store::jobs::resolve_model(tx, name).await?
+    {
         return Ok(found);
     }
-    let names = store::jobs::model_names(tx, MAX_NAMES).await?;
+    let mut names = store::jobs::model_names(tx, MAX_NAMES).await?;
+    names.retain(|name| may_use(name));
     let known = if names.is_empty() {
         "none is registered".to_owned()
     } else {

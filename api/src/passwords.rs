@@ -1,6 +1,8 @@
-//! Passwords: Argon2id, a few at a time, and a limit on wrong guesses.
+//! Passwords: Argon2id, a few at a time, what they may be, and a limit on wrong
+//! guesses from one address.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,27 +87,40 @@ fn hash(password: &[u8]) -> Result<String, argon2::password_hash::Error> {
     Ok(argon2().hash_password_with_salt(password, &salt)?.to_string())
 }
 
-/// Failures of one login before it must wait.
-const MAX_FAILURES: u32 = 10;
-/// After this, failures of a login are forgotten.
-const WINDOW: Duration = Duration::from_secs(15 * 60);
-/// Failures of all logins together before everyone must wait, for a short
-/// while: guessing over many logins is slow, and nobody is locked out for long.
-const MAX_FAILURES_ALL: u32 = 120;
-/// After this, failures of all logins together are forgotten.
-const WINDOW_ALL: Duration = Duration::from_secs(60);
-/// Logins remembered at once.
-const MAX_LOGINS: usize = 10_000;
+/// Passwords that everyone tries, in lower case.
+const COMMON: &str = include_str!("passwords/common.txt");
 
-/// Counts wrong passwords, in this process.
-#[derive(Debug, Default)]
-pub struct LoginLimiter(Mutex<Failures>);
-
-#[derive(Debug, Default)]
-struct Failures {
-    by_login: HashMap<String, Window>,
-    all: Option<Window>,
+/// Whether an account may have this password: long enough, not its login, and
+/// none that everyone tries.
+pub(crate) fn check_new(field: &str, password: &str, login: &str) -> Result<()> {
+    let wrong = |detail: String| Err(ApiError::field(field, detail));
+    if password.chars().count() < MIN_PASSWORD_CHARS {
+        return wrong(format!("must have at least {MIN_PASSWORD_CHARS} characters"));
+    }
+    if password.len() > MAX_PASSWORD_BYTES {
+        return wrong(format!("must have at most {MAX_PASSWORD_BYTES} bytes"));
+    }
+    let lower = password.to_lowercase();
+    if lower == login || login.split('@').next() == Some(&lower) {
+        return wrong("must not be the login".to_owned());
+    }
+    if COMMON.lines().any(|common| common == lower) {
+        return wrong("is one of those that everyone tries first; choose another".to_owned());
+    }
+    Ok(())
 }
+
+/// Failures from one address before it must wait. A ministry may have one address.
+const MAX_FAILURES: u32 = 60;
+/// After this, failures of an address are forgotten.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Addresses remembered at once.
+const MAX_ADDRESSES: usize = 100_000;
+
+/// Counts failed sign-ins by address, in this process. Those of an account are
+/// counted in the database.
+#[derive(Debug, Default)]
+pub struct AddressLimiter(Mutex<HashMap<IpAddr, Window>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Window {
@@ -113,51 +128,46 @@ struct Window {
     failures: u32,
 }
 
-impl Window {
-    fn seconds_left(self, now: Timestamp, limit: u32, window: Duration) -> Option<u64> {
-        let left = window.checked_sub(now.since(self.since))?;
-        (self.failures >= limit && !left.is_zero()).then_some(left.as_secs().max(1))
-    }
-
-    fn failed(current: Option<Self>, now: Timestamp, window: Duration) -> Self {
-        match current {
-            Some(w) if now.since(w.since) < window => Self { failures: w.failures + 1, ..w },
-            _ => Self { since: now, failures: 1 },
-        }
+/// Who has one IPv6 address has 2^64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
-impl LoginLimiter {
-    /// Whether this login may try now.
-    pub(crate) fn check(&self, login: &str, now: Timestamp) -> Result<()> {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = failures.by_login.get(login).and_then(|w| w.seconds_left(now, MAX_FAILURES, WINDOW));
-        let all = failures.all.and_then(|w| w.seconds_left(now, MAX_FAILURES_ALL, WINDOW_ALL));
-        match own.or(all) {
+impl AddressLimiter {
+    /// Whether this address may try now.
+    pub(crate) fn check(&self, address: IpAddr, now: Timestamp) -> Result<()> {
+        let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = windows.get(&network(address)).and_then(|window| {
+            let left = WINDOW.checked_sub(now.since(window.since)).filter(|left| !left.is_zero())?;
+            (window.failures >= MAX_FAILURES).then_some(left.as_secs().max(1))
+        });
+        match left {
             None => Ok(()),
             Some(retry_after_secs) => Err(ApiError::TooManyRequests {
                 retry_after_secs,
-                detail: "too many wrong passwords; wait before the next attempt".to_owned(),
+                detail: "too many failed sign-ins from your address; wait before the next attempt".to_owned(),
             }),
         }
     }
 
-    pub(crate) fn failed(&self, login: &str, now: Timestamp) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.all = Some(Window::failed(failures.all, now, WINDOW_ALL));
-        if failures.by_login.len() >= MAX_LOGINS && !failures.by_login.contains_key(login) {
-            failures.by_login.retain(|_, w| now.since(w.since) < WINDOW);
-            if failures.by_login.len() >= MAX_LOGINS {
-                // The limit on all logins together still holds.
-                return;
+    pub(crate) fn failed(&self, address: IpAddr, now: Timestamp) {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let network = network(address);
+        if windows.len() >= MAX_ADDRESSES && !windows.contains_key(&network) {
+            windows.retain(|_, w| now.since(w.since) < WINDOW);
+            if windows.len() >= MAX_ADDRESSES {
+                // Locks of accounts still hold.
+                windows.clear();
             }
         }
-        let window = Window::failed(failures.by_login.get(login).copied(), now, WINDOW);
-        failures.by_login.insert(login.to_owned(), window);
-    }
-
-    pub(crate) fn succeeded(&self, login: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).by_login.remove(login);
+        let window = windows.entry(network).or_insert(Window { since: now, failures: 0 });
+        if now.since(window.since) >= WINDOW {
+            *window = Window { since: now, failures: 0 };
+        }
+        window.failures += 1;
     }
 }
 
@@ -177,25 +187,31 @@ mod tests {
     }
 
     #[test]
-    fn ten_wrong_passwords_make_a_login_wait() {
-        let (limiter, now) = (LoginLimiter::default(), Timestamp::UNIX_EPOCH);
-        for _ in 0..MAX_FAILURES {
-            limiter.check("a", now).unwrap();
-            limiter.failed("a", now);
+    fn weak_passwords_are_refused() {
+        let check = |password| check_new("password", password, "anna.schmidt@interior");
+        check("a long enough password").unwrap();
+        for weak in
+            ["eleven char", "PasswordPassword", "anna.schmidt@interior", "Anna.Schmidt", &"a".repeat(1025)]
+        {
+            assert!(check(weak).is_err(), "{weak}");
         }
-        let e = limiter.check("a", now + Duration::from_secs(60)).unwrap_err();
-        assert!(matches!(e, ApiError::TooManyRequests { retry_after_secs: 840, .. }), "{e:?}");
-        limiter.check("b", now).unwrap();
-        limiter.check("a", now + WINDOW).unwrap();
+        for common in COMMON.lines() {
+            assert!(common.len() >= MIN_PASSWORD_CHARS && common.to_lowercase() == common, "{common}");
+        }
     }
 
     #[test]
-    fn guesses_over_many_logins_are_limited_too() {
-        let (limiter, now) = (LoginLimiter::default(), Timestamp::UNIX_EPOCH);
-        for n in 0..MAX_FAILURES_ALL {
-            limiter.failed(&format!("login-{n}"), now);
+    fn an_address_that_fails_often_waits() {
+        let (limiter, now) = (AddressLimiter::default(), Timestamp::UNIX_EPOCH);
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for n in 0..MAX_FAILURES {
+            limiter.check(address("2001:db8::1"), now).unwrap();
+            limiter.failed(address(&format!("2001:db8::{n:x}")), now);
         }
-        assert!(limiter.check("another", now).is_err());
-        limiter.check("another", now + WINDOW_ALL).unwrap();
+        let e = limiter.check(address("2001:db8::ffff"), now + Duration::from_secs(20)).unwrap_err();
+        assert!(matches!(e, ApiError::TooManyRequests { retry_after_secs: 40, .. }), "{e:?}");
+        limiter.check(address("2001:db8:0:1::1"), now).unwrap();
+        limiter.check(address("192.0.2.1"), now).unwrap();
+        limiter.check(address("2001:db8::1"), now + WINDOW).unwrap();
     }
 }

@@ -41,6 +41,9 @@ pub enum ApiError {
     /// No credential, or none that is valid.
     #[error("{0}")]
     Unauthorized(&'static str),
+    /// The password is right, and a one-time code is needed too.
+    #[error("send the one-time code of your device, or a recovery code, as one_time_code")]
+    OneTimeCodeRequired,
     /// The caller's role does not allow it.
     #[error("{0}")]
     Forbidden(String),
@@ -133,6 +136,9 @@ impl ApiError {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Request cannot be accepted")
             }
             Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized", "Valid credential required"),
+            Self::OneTimeCodeRequired => {
+                (StatusCode::UNAUTHORIZED, "one-time-code-required", "One-time code required")
+            }
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not supported")
@@ -233,7 +239,7 @@ impl IntoResponse for ApiError {
             Self::Unavailable(_) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(UNAVAILABLE_RETRY_SECS));
             }
-            Self::Unauthorized(_) => {
+            Self::Unauthorized(_) | Self::OneTimeCodeRequired => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Bearer realm="chancery""#));
             }
             _ => {}

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Policies, Rates, TenantPolicyCache};
 use crate::auth::CredentialCache;
-use crate::passwords::{LoginLimiter, Passwords};
+use crate::passwords::{AddressLimiter, Passwords};
 use crate::settings::Settings;
 
 /// Changes that a slow subscriber may fall behind; beyond it, it is told that
@@ -68,8 +68,8 @@ pub struct Inner {
     pub identity: crate::identity::Identity,
     /// Password hashing, a few at a time.
     pub passwords: Passwords,
-    /// Failed sign-ins.
-    pub logins: LoginLimiter,
+    /// Failed sign-ins by address.
+    pub sign_ins: AddressLimiter,
     /// Where the gateway finds ready replicas.
     pub routes: crate::gateway::Routes,
     /// What the internal listener remembers of workers.
@@ -112,7 +112,7 @@ impl App {
             rates: Rates::default(),
             identity,
             passwords: Passwords::new(),
-            logins: LoginLimiter::default(),
+            sign_ins: AddressLimiter::default(),
             routes: crate::gateway::Routes::default(),
             fleet: crate::internal::Fleet::default(),
             settings,

@@ -20,6 +20,7 @@ pub mod planner;
 pub mod principals;
 pub mod projects;
 pub mod restrictions;
+pub mod sessions;
 pub mod tenants;
 pub mod time;
 pub mod usage;

@@ -172,6 +172,70 @@ pub async fn revoke(tx: &mut TenantTx, id: KeyId, now: Timestamp) -> Result<(Api
     Ok((get(tx, id).await?, ended))
 }
 
+/// What one key's rotation must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The key.
+    pub key: ApiKey,
+    /// Whether the key it succeeds, or one that succeeds it, is live.
+    pub has_live_neighbour: bool,
+}
+
+/// A key with its neighbours in the chain of rotations, held until this
+/// transaction ends.
+pub async fn lock_chain(tx: &mut TenantTx, id: KeyId, now: Timestamp) -> Result<Chain, StoreError> {
+    query!("SELECT id FROM api_keys WHERE id = $1 FOR UPDATE", id.0)
+        .fetch_optional(tx.conn())
+        .await?
+        .ok_or(StoreError::NotFound("key"))?;
+    let key = get(tx, id).await?;
+    let row = query!(
+        r#"SELECT EXISTS (SELECT FROM api_keys
+               WHERE (rotated_from = $1 OR id = $2) AND revoked_at IS NULL
+                   AND (expires_at IS NULL OR expires_at > $3)) AS "live!""#,
+        id.0,
+        key.rotated_from.map(|id| id.0),
+        OffsetDateTime::from(now),
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(Chain { key, has_live_neighbour: row.live })
+}
+
+/// Lets a key end at that time, unless it ends earlier.
+pub async fn expire(tx: &mut TenantTx, id: KeyId, at: Timestamp) -> Result<(), StoreError> {
+    query!(
+        "UPDATE api_keys SET expires_at = LEAST(expires_at, $2) WHERE id = $1",
+        id.0,
+        OffsetDateTime::from(at)
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Ends the live keys of a service account and takes it off them; returns which.
+pub async fn revoke_of(
+    tx: &mut TenantTx,
+    service_account: PrincipalId,
+    now: Timestamp,
+) -> Result<Vec<KeyId>, StoreError> {
+    let live = query!(
+        "SELECT id FROM api_keys WHERE principal_id = $1 AND revoked_at IS NULL FOR UPDATE",
+        service_account.0
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    query!(
+        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2), principal_id = NULL WHERE principal_id = $1",
+        service_account.0,
+        OffsetDateTime::from(now),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(live.into_iter().map(|row| KeyId(row.id)).collect())
+}
+
 /// Notes that a key was used, unless that was noted less than `resolution` ago.
 pub async fn note_use(
     tx: &mut SystemTx,

@@ -138,20 +138,106 @@ pub async fn get(tx: &mut impl Tx, id: PrincipalId) -> Result<Principal, StoreEr
     .try_into()
 }
 
-/// Who signs in with this login, and the hash of the password, if it has one.
-pub async fn by_login(
+/// The person of that tenant, or of the platform.
+pub async fn person(
     tx: &mut SystemTx,
-    login: &str,
-) -> Result<Option<(Principal, Option<String>)>, StoreError> {
-    let row = query!(
-        "SELECT id, password_hash FROM principals
-         WHERE lower(login) = lower($1) AND kind = 'person' AND provider_id IS NULL AND disabled_at IS NULL",
-        login,
+    tenant: Option<TenantId>,
+    id: PrincipalId,
+) -> Result<Principal, StoreError> {
+    let found = get(tx, id).await?;
+    let theirs = found.tenant_id == tenant && found.kind == PrincipalKind::Person;
+    if theirs { Ok(found) } else { Err(StoreError::NotFound("account")) }
+}
+
+/// What to change of a principal; `None` leaves it.
+#[derive(Clone, Debug, Default)]
+pub struct PrincipalChange<'a> {
+    /// Name for people.
+    pub display_name: Option<&'a str>,
+    /// What it may do.
+    pub role: Option<Role>,
+    /// Whether it may do nothing.
+    pub disabled: Option<bool>,
+}
+
+/// Changes a principal that has the `expected` revision, if one is given.
+pub async fn update(
+    tx: &mut impl Tx,
+    id: PrincipalId,
+    change: PrincipalChange<'_>,
+    expected: Option<i64>,
+    now: Timestamp,
+) -> Result<Principal, StoreError> {
+    let row = query_as!(
+        Row,
+        "UPDATE principals SET display_name = coalesce($3, display_name), role = coalesce($4, role),
+             disabled_at = CASE WHEN $5::bool IS NULL THEN disabled_at
+                 WHEN $5 THEN coalesce(disabled_at, $6) END,
+             revision = revision + 1
+         WHERE id = $1 AND ($2::bigint IS NULL OR revision = $2)
+         RETURNING id, tenant_id, kind, login, display_name, role, provider_id, must_change_password,
+             totp_confirmed_at, disabled_at, signed_in_at, revision, created_at",
+        id.0,
+        expected,
+        change.display_name,
+        change.role.map(Role::as_str),
+        change.disabled,
+        OffsetDateTime::from(now),
     )
     .fetch_optional(tx.conn())
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some((get(tx, row.id.into()).await?, row.password_hash)))
+    match row {
+        Some(row) => row.try_into(),
+        None => {
+            get(tx, id).await?;
+            Err(StoreError::Stale)
+        }
+    }
+}
+
+/// Gives a person another password; whoever knew the old one can forget it.
+pub async fn set_password(
+    tx: &mut SystemTx,
+    id: PrincipalId,
+    password_hash: &str,
+    must_change: bool,
+) -> Result<Principal, StoreError> {
+    query_as!(
+        Row,
+        "UPDATE principals SET password_hash = $2, must_change_password = $3, failures = 0, locked_until = NULL,
+             revision = revision + 1
+         WHERE id = $1 AND kind = 'person' AND provider_id IS NULL
+         RETURNING id, tenant_id, kind, login, display_name, role, provider_id, must_change_password,
+             totp_confirmed_at, disabled_at, signed_in_at, revision, created_at",
+        id.0,
+        password_hash,
+        must_change,
+    )
+    .fetch_optional(tx.conn())
+    .await?
+    .ok_or(StoreError::Conflict("an identity provider signs this account in; it has no password here"))?
+    .try_into()
+}
+
+/// Deletes a person, and its sessions.
+pub async fn delete(tx: &mut SystemTx, id: PrincipalId) -> Result<(), StoreError> {
+    query!("DELETE FROM sessions WHERE principal_id = $1", id.0).execute(tx.conn()).await?;
+    query!("DELETE FROM principals WHERE id = $1", id.0).execute(tx.conn()).await?;
+    Ok(())
+}
+
+/// Whether the platform would have an administrator that can sign in without
+/// this one. Holds back others that ask the same until this transaction ends.
+pub async fn has_other_platform_admin(tx: &mut SystemTx, id: PrincipalId) -> Result<bool, StoreError> {
+    lock_platform_admins(tx).await?;
+    let row = query!(
+        r#"SELECT EXISTS (SELECT FROM principals
+               WHERE role = 'platform_admin' AND disabled_at IS NULL AND id <> $1) AS "exists!""#,
+        id.0
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    Ok(row.exists)
 }
 
 /// Whether the platform has an administrator. Holds back others that ask the

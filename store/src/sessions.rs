@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::principals::Credential;
+use domain::sessions::Session;
 use domain::{PrincipalId, Timestamp};
 use sqlx::query;
 use time::OffsetDateTime;
@@ -67,6 +68,42 @@ pub async fn note_use(
     .execute(tx.conn())
     .await?;
     Ok(())
+}
+
+/// Up to `limit` open sessions of a principal, newest first, before the one
+/// with id `before`. One that was not used for `idle` is none.
+pub async fn list(
+    tx: &mut SystemTx,
+    principal: PrincipalId,
+    before: Option<Uuid>,
+    limit: u32,
+    now: Timestamp,
+    idle: Duration,
+) -> Result<Vec<Session>, StoreError> {
+    let rows = query!(
+        "SELECT id, created_at, last_seen_at, expires_at, one_time_code, address, user_agent FROM sessions
+         WHERE principal_id = $1 AND revoked_at IS NULL AND expires_at > $2 AND last_seen_at > $3
+             AND ($4::uuid IS NULL OR id < $4)
+         ORDER BY id DESC LIMIT $5",
+        principal.0,
+        OffsetDateTime::from(now),
+        OffsetDateTime::from(now - idle),
+        before,
+        i64::from(limit),
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    let sessions = rows.into_iter().map(|row| Session {
+        id: row.id,
+        created_at: row.created_at.into(),
+        last_seen_at: row.last_seen_at.into(),
+        expires_at: row.expires_at.into(),
+        one_time_code: row.one_time_code,
+        address: row.address,
+        user_agent: row.user_agent,
+        current: false,
+    });
+    Ok(sessions.collect())
 }
 
 /// Ends a session; returns whether it was open and the principal's.

@@ -291,6 +291,8 @@ impl Policies {
             attributes.insert("home".to_owned(), RestrictedExpression::new_entity_uid(self.tenant(home)));
         }
         if is_key {
+            let bound = caller.bounds.as_ref().is_some_and(|bounds| bounds.endpoints.is_some());
+            attributes.insert("endpoints_only".to_owned(), RestrictedExpression::new_bool(bound));
             if let Some(actions) = caller.bounds.as_ref().and_then(|bounds| bounds.actions.as_ref()) {
                 let set = actions.iter().map(|name| string(name));
                 attributes.insert("actions".to_owned(), RestrictedExpression::new_set(set));

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use domain::inference::{Event, FailureKind, FinishReason, Priority, TokenCounts};
 use domain::models::Sha256Digest;
 use domain::openai::Parsed;
-use domain::principals::Caller;
 use domain::{EndpointId, PlacementId, RequestId, TenantId};
 use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
@@ -16,6 +15,7 @@ use tokio::time::timeout;
 use super::events::{EventError, Events};
 use super::routes::{Route, Ticket};
 use super::settle::Meter;
+use crate::access::TenantScope;
 use crate::problem::{ApiError, Result, chain};
 use crate::state::App;
 
@@ -86,10 +86,11 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// Finds a replica that begins to answer.
-    pub async fn begin(app: &App, caller: Caller, tenant: TenantId, parsed: Parsed) -> Result<Self> {
+    pub async fn begin(app: &App, scope: TenantScope, parsed: Parsed) -> Result<Self> {
         let asked = Instant::now();
         let model = parsed.model.clone();
-        let route = find(app, tenant, &model).await?;
+        let route = find(app, &scope, &model).await?;
+        let TenantScope { caller, tenant, .. } = scope;
         let request = RequestId::generate();
         let generate = parsed.into_generate(request, Priority::Interactive);
         let input = serde_json::to_vec(&generate.input).map_err(ApiError::internal)?;
@@ -243,16 +244,23 @@ fn note(request: RequestId, ticket: &Ticket, failure: &Failure) {
 }
 
 /// The endpoint, waiting a moment for one that was created just now.
-async fn find(app: &App, tenant: TenantId, name: &str) -> Result<Arc<Route>> {
+/// The endpoint of that name. One that the caller may not use answers like one
+/// that does not exist.
+async fn find(app: &App, scope: &TenantScope, name: &str) -> Result<Arc<Route>> {
+    let may_use = |name: &str| scope.caller.bounds.as_ref().is_none_or(|bounds| bounds.allows_endpoint(name));
     let deadline = Instant::now() + WAIT_FOR_REPLICA;
     loop {
         let news = app.routes.watch();
-        if let Some(route) = app.routes.find(tenant, name) {
+        if let Some(route) = app.routes.find(scope.tenant, name)
+            && may_use(name)
+            && scope.access().reaches(route.project)
+        {
             return Ok(route);
         }
-        let mut tx = app.store.tenant(tenant).await?;
-        let served = store::routes::served(&mut tx, None).await?;
+        let mut tx = scope.read(app).await?;
+        let mut served = store::routes::served(&mut tx, None).await?;
         drop(tx);
+        served.retain(|s| may_use(&s.name));
         if served.iter().any(|s| s.name == name) && Instant::now() < deadline {
             let _ = timeout(RETRY_PAUSE, news).await;
             continue;

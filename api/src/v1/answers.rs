@@ -63,7 +63,7 @@ async fn create_completion(
 async fn answer(app: &App, scope: TenantScope, operation: Operation, body: Value) -> Result<Response> {
     let parsed = domain::openai::parse(operation, body)?;
     let Parsed { model, stream, include_usage, .. } = parsed.clone();
-    let mut answer = Answer::begin(app, scope.caller, scope.tenant, parsed).await?;
+    let mut answer = Answer::begin(app, scope, parsed).await?;
     let (request, version, now) = (answer.request(), answer.version(), app.clock.now());
     if stream {
         let writer = StreamWriter::new(operation, request, now, &model, version, include_usage);

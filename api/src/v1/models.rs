@@ -43,12 +43,18 @@ impl From<ServedModel> for OpenAiModel {
     }
 }
 
+/// Whether a key's bounds leave it this endpoint.
+fn may_use(scope: &TenantScope, name: &str) -> bool {
+    scope.caller.bounds.as_ref().is_none_or(|bounds| bounds.allows_endpoint(name))
+}
+
 /// List endpoints as models
 ///
 /// What may be sent as `model`: the endpoints of the tenant.
 #[utoipa::path(get, path = "/v1/models", tag = "inference", responses((status = 200, body = OpenAiModelList)))]
 async fn list_served_models(State(app): State<App>, scope: TenantScope) -> Result<Json<OpenAiModelList>> {
-    let served = store::routes::served(&mut scope.read(&app).await?, None).await?;
+    let mut served = store::routes::served(&mut scope.read(&app).await?, None).await?;
+    served.retain(|s| may_use(&scope, &s.name));
     Ok(Json(OpenAiModelList { object: "list", data: served.into_iter().map(Into::into).collect() }))
 }
 
@@ -62,6 +68,6 @@ async fn get_served_model(
     Path(model): Path<String>,
 ) -> Result<Json<OpenAiModel>> {
     let served = store::routes::served(&mut scope.read(&app).await?, Some(&model)).await?;
-    let found = served.into_iter().next().ok_or(ApiError::NotFound("model"))?;
+    let found = served.into_iter().find(|s| may_use(&scope, &s.name)).ok_or(ApiError::NotFound("model"))?;
     Ok(Json(found.into()))
 }

@@ -80,7 +80,10 @@ async fn a_ministry_gets_an_endpoint_and_every_step_is_audited() {
 async fn the_first_administrator_is_created_once() {
     let api = Api::start().await;
     let clock = domain::Clock::system();
-    let again = api::bootstrap_admin(&api.store, &clock, "other@localhost", PASSWORD).await.unwrap();
+    let again =
+        api::bootstrap_admin(&api.store, &clock, "other@localhost", PASSWORD, api::FirstPassword::Stays)
+            .await
+            .unwrap();
     assert_eq!(again, api::AdminOutcome::Exists);
     let body = json!({ "login": "other@localhost", "password": PASSWORD });
     api.post("/api/v1/sessions", "", body).await.expect(401);

@@ -12,6 +12,7 @@ use domain::keys::{CredentialKind, Pepper, mint};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 use store::Store;
 use store::objects::Objects;
 use tempfile::TempDir;
@@ -55,6 +56,7 @@ pub struct Api {
     pub store: Store,
     pub http: Client,
     pub dir: TempDir,
+    clock: Clock,
     url: String,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
@@ -79,7 +81,7 @@ impl Answer {
 impl Api {
     /// With settings for tests, changed by `change`.
     pub async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start_on(database().await, change).await
+        Self::start_on(database().await, Clock::system(), change).await
     }
 
     pub async fn start() -> Self {
@@ -88,10 +90,21 @@ impl Api {
 
     /// Another server on the database of this one.
     pub async fn twin(&self) -> Self {
-        Self::start_on(self.url.clone(), |_| {}).await
+        Self::start_on(self.url.clone(), self.clock.clone(), |_| {}).await
     }
 
-    async fn start_on(url: String, change: impl FnOnce(&mut Settings)) -> Self {
+    /// With a clock that the test moves.
+    pub async fn start_at(clock: Clock) -> Self {
+        Self::start_on(database().await, clock, |_| {}).await
+    }
+
+    /// A connection that row-level security does not bind.
+    pub async fn superuser(&self) -> PgConnection {
+        let name = self.url.rsplit('/').next().expect("a database");
+        PgConnection::connect(&postgres().url(postgres::SUPERUSER, name)).await.expect("the server answers")
+    }
+
+    async fn start_on(url: String, clock: Clock, change: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut settings = Settings {
@@ -103,12 +116,13 @@ impl Api {
         };
         change(&mut settings);
         let store = Store::connect(&url, 8).await.expect("the database answers");
-        let outcome = api::bootstrap_admin(&store, &Clock::system(), ADMIN, PASSWORD).await;
+        let outcome =
+            api::bootstrap_admin(&store, &Clock::system(), ADMIN, PASSWORD, api::FirstPassword::Stays).await;
         outcome.expect("the administrator is created");
         let deps = Deps {
             store: store.clone(),
             objects: Objects::local(&dir.path().join("objects")).expect("a directory"),
-            clock: Clock::system(),
+            clock: clock.clone(),
             pepper: Pepper::new([7; 32]),
             join_token: mint(CredentialKind::Join, [1; 20]),
         };
@@ -116,7 +130,7 @@ impl Api {
         let (public, internal) = (server.public_addr, server.internal_addr);
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(server.run(shutdown.clone()));
-        Self { public, internal, store, http: Client::new(), dir, url, shutdown, server }
+        Self { public, internal, store, http: Client::new(), dir, clock, url, shutdown, server }
     }
 
     /// Asks for a stop, without waiting for it.
