@@ -136,7 +136,7 @@ async fn no_role_of_the_application_escapes() {
         ),
         (
             "changes of what is append-only",
-            "SELECT count(*) FROM information_schema.role_table_grants WHERE ((table_name IN ('audit_events', 'usage', 'results', 'model_versions', 'model_files') AND privilege_type = 'UPDATE') OR (table_name IN ('audit_events', 'tenant_deletions') AND privilege_type = 'DELETE') OR (table_name IN ('usage', 'results', 'model_versions', 'model_files') AND privilege_type = 'DELETE' AND (grantee = 'chancery_tenant' OR NOT EXISTS (SELECT FROM pg_policies p WHERE p.tablename = table_name AND p.policyname = 'erased_rows' AND p.permissive = 'RESTRICTIVE' AND p.cmd = 'DELETE')))) AND grantee IN ('chancery_tenant', 'chancery_system')
+            "SELECT count(*) FROM information_schema.role_table_grants WHERE ((table_name IN ('audit_events', 'usage', 'results', 'model_versions', 'model_files') AND privilege_type = 'UPDATE') OR (table_name IN ('audit_events', 'tenant_deletions') AND privilege_type = 'DELETE') OR (table_name IN ('usage', 'results', 'model_versions', 'model_files') AND privilege_type = 'DELETE' AND (grantee = 'chancery_tenant' OR NOT EXISTS (SELECT FROM pg_policies p WHERE p.tablename = table_name AND p.policyname = 'erased_rows' AND p.permissive = 'RESTRICTIVE' AND p.cmd = 'DELETE')))) AND grantee IN ('chancery_tenant', 'chancery_system')",
         ),
         (
             "tables of tenants whose rows can be neither erased nor are on the list of what is kept",
