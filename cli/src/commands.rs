@@ -1,6 +1,7 @@
 //! The commands that talk to a running system. One file per resource, as in
 //! every other crate.
 
+mod access;
 mod accounts;
 mod chat;
 mod endpoints;
@@ -9,6 +10,8 @@ mod jobs;
 mod keys;
 mod models;
 mod projects;
+mod service_accounts;
+mod sessions;
 mod tenants;
 mod usage;
 mod workers;
@@ -34,6 +37,15 @@ pub enum ClientCommand {
     /// Accounts of people (administrator).
     #[command(subcommand)]
     Accounts(accounts::AccountsCommand),
+    /// One's own sessions.
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
+    /// Service accounts: a ministry's programs.
+    #[command(subcommand)]
+    ServiceAccounts(service_accounts::ServiceAccountsCommand),
+    /// Who may do what, and why.
+    #[command(subcommand)]
+    Access(access::AccessCommand),
     /// API keys of projects.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -71,6 +83,9 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Tenants(command) => tenants::run(command, &at).await?,
         ClientCommand::Projects(command) => projects::run(command, &at).await?,
         ClientCommand::Accounts(command) => accounts::run(command, &at).await?,
+        ClientCommand::Sessions(command) => sessions::run(command, &at).await?,
+        ClientCommand::ServiceAccounts(command) => service_accounts::run(command, &at).await?,
+        ClientCommand::Access(command) => access::run(command, &at).await?,
         ClientCommand::Keys(command) => keys::run(command, &at).await?,
         ClientCommand::Models(command) => models::run(command, &at).await?,
         ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,
