@@ -58,6 +58,9 @@ pub struct Global {
     /// File with the password of --login.
     #[arg(long, global = true, env = "CHANCERY_PASSWORD_FILE", hide_env_values = true, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// One-time code of --login, where the account asks for one; the session is kept.
+    #[arg(long, global = true, env = "CHANCERY_ONE_TIME_CODE", hide_env_values = true, value_name = "CODE")]
+    pub one_time_code: Option<String>,
     /// The ministry to act for, when signed in as an administrator.
     #[arg(long, global = true, env = "CHANCERY_TENANT", hide_env_values = true, value_name = "SLUG")]
     pub tenant: Option<String>,

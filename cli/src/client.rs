@@ -68,6 +68,11 @@ impl Client {
         Ok(Self { http, server, settings })
     }
 
+    /// The password of who signs in.
+    pub fn password(&self) -> Result<String> {
+        files::read_secret(self.settings.password_file.as_deref().context("no --password-file")?)
+    }
+
     /// `GET`, answered with one object.
     pub async fn get(&self, scope: Scope, path: &str, query: &[(&str, String)]) -> Result<Value> {
         body(self.call(scope, Method::GET, path, |r| r.query(query).timeout(REQUEST_TIMEOUT)).await?).await

@@ -1,6 +1,7 @@
 //! The commands that talk to a running system. One file per resource, as in
 //! every other crate.
 
+mod access;
 mod accounts;
 mod certificates;
 mod chat;
@@ -11,6 +12,8 @@ mod jobs;
 mod keys;
 mod models;
 mod projects;
+mod service_accounts;
+mod sessions;
 mod tenants;
 mod usage;
 mod workers;
@@ -42,6 +45,15 @@ pub enum ClientCommand {
     /// Identity providers that people sign in with.
     #[command(subcommand)]
     IdentityProviders(identity_providers::IdentityProvidersCommand),
+    /// One's own sessions.
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
+    /// Service accounts: a ministry's programs.
+    #[command(subcommand)]
+    ServiceAccounts(service_accounts::ServiceAccountsCommand),
+    /// Who may do what, and why.
+    #[command(subcommand)]
+    Access(access::AccessCommand),
     /// API keys of projects.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -89,6 +101,9 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Projects(command) => projects::run(command, &at).await?,
         ClientCommand::Accounts(command) => accounts::run(command, &at).await?,
         ClientCommand::IdentityProviders(command) => identity_providers::run(command, &at).await?,
+        ClientCommand::Sessions(command) => sessions::run(command, &at).await?,
+        ClientCommand::ServiceAccounts(command) => service_accounts::run(command, &at).await?,
+        ClientCommand::Access(command) => access::run(command, &at).await?,
         ClientCommand::Keys(command) => keys::run(command, &at).await?,
         ClientCommand::Models(command) => models::run(command, &at).await?,
         ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,

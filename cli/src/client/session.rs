@@ -42,8 +42,11 @@ pub(super) async fn token(
     }
     let password = files::read_secret(password_file)?;
     let url = server.join("api/v1/sessions").context("the server has no valid URL")?;
-    let request =
-        http.post(url).json(&json!({"login": login, "password": password})).timeout(CONNECT_TIMEOUT * 4);
+    let mut body = json!({"login": login, "password": password});
+    if let Some(code) = &settings.one_time_code {
+        body["one_time_code"] = json!(code);
+    }
+    let request = http.post(url).json(&body).timeout(CONNECT_TIMEOUT * 4);
     let response = request.send().await.map_err(|e| unreachable(e, server))?;
     let answer: Value = ensure_success(response)
         .await?

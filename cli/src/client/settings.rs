@@ -25,6 +25,8 @@ pub struct Settings {
     pub login: Option<String>,
     /// File with that password.
     pub password_file: Option<PathBuf>,
+    /// Code of the device of `login`, where it is asked for.
+    pub one_time_code: Option<String>,
     /// Ministry to act for when signed in.
     pub tenant: Option<String>,
     /// Whether the command itself names it, so that the key is not used.
@@ -53,6 +55,7 @@ impl Settings {
             key_file: pick_file(&global.key_file, configured.key_file, here.key_file),
             login: pick(&global.login, configured.login, here.login),
             password_file: pick_file(&global.password_file, configured.password_file, here.password_file),
+            one_time_code: global.one_time_code.clone(),
             tenant: pick(&global.tenant, configured.tenant, here.tenant),
             tenant_named: global.tenant.is_some(),
         })
@@ -65,6 +68,7 @@ impl Settings {
             key_file: client.key_file.clone(),
             login: client.login.clone(),
             password_file: client.password_file.clone(),
+            one_time_code: None,
             tenant: client.tenant.clone(),
             tenant_named: false,
         }

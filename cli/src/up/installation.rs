@@ -113,7 +113,8 @@ impl Installation {
         let password = files::read_secret(&self.admin_password_file)?;
         let store =
             Store::connect(&config.database.url()?, 1).await.context("cannot connect to the database")?;
-        let outcome = api::bootstrap_admin(&store, &Clock::system(), ADMIN, &password, api::FirstPassword::Stays).await;
+        let outcome =
+            api::bootstrap_admin(&store, &Clock::system(), ADMIN, &password, api::FirstPassword::Stays).await;
         store.close().await;
         if outcome.context("the administrator cannot be created")? == api::AdminOutcome::Created {
             console.say(format!("Created the administrator {ADMIN}"));
