@@ -146,7 +146,8 @@ pub fn verify(text: &str, public_key: &str) -> Result<Certificate, CertificateEr
         return Err(CertificateError::OtherKey(signed.certificate.public_key));
     }
     // Capital digits say the same; only one text is the certificate.
-    let signature = hex::decode(&signed.signature).ok().filter(|bytes| hex::encode(bytes) == signed.signature);
+    let signature =
+        hex::decode(&signed.signature).ok().filter(|bytes| hex::encode(bytes) == signed.signature);
     let signature = signature.ok_or(CertificateError::Signature)?;
     UnparsedPublicKey::new(&ED25519, key)
         .verify(canonical(&signed.certificate).as_bytes(), &signature)

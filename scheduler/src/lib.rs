@@ -207,8 +207,7 @@ async fn finalize_jobs(settings: Settings, deps: Deps, term: Term, wake: Arc<Not
 /// Erases tenants that were told to go.
 async fn delete_tenants(settings: Settings, deps: Deps, term: Term, wake: Arc<Notify>) {
     loop {
-        let done =
-            deletions::tick(&deps.store, &deps.objects, &deps.clock, &deps.signing_key, term).await;
+        let done = deletions::tick(&deps.store, &deps.objects, &deps.clock, &deps.signing_key, term).await;
         match done {
             Ok(()) => {}
             Err(StoreError::NotLeader) => return,

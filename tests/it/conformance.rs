@@ -51,7 +51,15 @@ struct Scene {
 impl Scene {
     async fn build() -> Self {
         let stage = Stage::start().await;
-        api::bootstrap_admin(&stage.db.store, &Clock::system(), PLATFORM, PASSWORD, api::FirstPassword::Stays).await.unwrap();
+        api::bootstrap_admin(
+            &stage.db.store,
+            &Clock::system(),
+            PLATFORM,
+            PASSWORD,
+            api::FirstPassword::Stays,
+        )
+        .await
+        .unwrap();
         let platform = sign_in(&stage, PLATFORM).await;
         create(&stage, &platform, "/api/v1/tenants", json!({"slug": NAME, "name": "Interior"})).await;
         create(

@@ -208,6 +208,9 @@ async fn what_is_anothers_answers_like_what_never_was() {
 fn body(operation: &str) -> Value {
     match operation {
         "update_endpoint" => json!({"replicas": 1}),
+        "update_project" => json!({"name": "x"}),
+        "put_project_member" => json!({"role": "viewer"}),
+        "update_account" | "update_service_account" => json!({"display_name": "x"}),
         "set_group_mappings" => json!({"mappings": []}),
         "update_identity_provider" => json!({"enabled": true}),
         _ => json!({}),

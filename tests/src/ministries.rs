@@ -38,9 +38,15 @@ impl Platform {
         let clock = Clock::from_fn(move || machine.now() + Duration::from_secs(by.load(Ordering::SeqCst)));
         let allow = |settings: &mut api::Settings| settings.identity_plain_http_on_loopback = true;
         let system = System::start_with(clock, allow).await;
-        api::bootstrap_admin(&system.db.store, &Clock::system(), "admin@localhost", PASSWORD, api::FirstPassword::Stays)
-            .await
-            .expect("an administrator");
+        api::bootstrap_admin(
+            &system.db.store,
+            &Clock::system(),
+            "admin@localhost",
+            PASSWORD,
+            api::FirstPassword::Stays,
+        )
+        .await
+        .expect("an administrator");
         let url = format!("http://{}", system.public);
         let admin = sign_in(&system.http, &url, "admin@localhost").await;
         Self { system, admin, url, ahead }

@@ -86,13 +86,12 @@ impl Stage {
         let public = format!("http://{}", server.public_addr);
         let internal = format!("http://{}/internal/v1", server.internal_addr);
         let shutdown = CancellationToken::new();
-        let deps =
-            scheduler::Deps {
-                store: db.store.clone(),
-                objects: objects.clone(),
-                clock: Clock::system(),
-                signing_key: SigningKey::derive(&pepper),
-            };
+        let deps = scheduler::Deps {
+            store: db.store.clone(),
+            objects: objects.clone(),
+            clock: Clock::system(),
+            signing_key: SigningKey::derive(&pepper),
+        };
         let stop = shutdown.clone();
         let processes = vec![
             tokio::spawn(server.run(shutdown.clone())),

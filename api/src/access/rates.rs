@@ -6,8 +6,8 @@ use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use domain::{ProjectId, Timestamp};
 use domain::principals::{Caller, Credential};
+use domain::{ProjectId, Timestamp};
 use uuid::Uuid;
 
 use crate::problem::{ApiError, Result};

@@ -90,7 +90,28 @@ impl Scene {
                 "policy": "forbid (principal, action, resource) when { context.credential == \"carrier pigeon\" };"}),
         )
         .await;
+        make("/api/v1/service-accounts", json!({"name": "robot", "display_name": "Robot", "role": "member"}))
+            .await;
         let account = self.person_row("interior", "viewer", "somebody", &[]).await.0;
+        let (session, deleted) = (Uuid::now_v7(), Uuid::now_v7());
+        for sql in [
+            format!(
+                "INSERT INTO sessions (token_hash, id, principal_id, created_at, last_seen_at, expires_at) VALUES ('', '{session}', '{account}', now(), now(), now() + interval '1 hour')"
+            ),
+            format!(
+                "INSERT INTO tenants (id, slug, name, created_at, status, deleted_at) VALUES ('{deleted}', 'gone', 'gone', now(), 'deleted', now())"
+            ),
+            format!(
+                "INSERT INTO audit_events (id, at, actor, action, object, verdict, detail) VALUES (gen_random_uuid(), now(), 'test', 'create', 'tenant:{deleted}', 'allowed', '{{}}')"
+            ),
+            format!(
+                "INSERT INTO tenant_deletions (tenant_id, slug, requested_at, requested_by, certificate, finished_at) VALUES ('{deleted}', 'gone', now(), 'test', '{{}}', now())"
+            ),
+            // Its deletion is allowed to some, and must not happen.
+            "UPDATE tenants SET delete_protection = true WHERE slug = 'interior'".to_owned(),
+        ] {
+            self.platform.system.set(&sql).await;
+        }
         let file = self.file(admin).await;
         let job = make("/api/v1/jobs", json!({"input_file_id": file, "project": "alpha"})).await;
         let provider = json!({"name": "people", "issuer": "https://people.interior.example", "client_id": "chancery",
@@ -109,6 +130,9 @@ impl Scene {
             ("job", id(&job)),
             ("batch", id(&job)),
             ("provider", id(&provider)),
+            ("name", "robot".to_owned()),
+            ("session", session.to_string()),
+            ("deletion", deleted.to_string()),
         ] {
             self.objects.insert(parameter, value);
         }
@@ -261,7 +285,8 @@ impl Scene {
         let mut seen = BTreeMap::new();
         for route in routes {
             let path = self.path(route, true);
-            let platform_only = route.starts_with("/api/v1/workers");
+            let platform_only =
+                ["/api/v1/workers", "/api/v1/tenant-deletions"].iter().any(|p| route.starts_with(p));
             let token = if platform_only { Some(self.platform.admin.as_str()) } else { own.as_deref() };
             let url = format!("{}{path}", self.platform.url);
             let (status, mut body) = call(&self.platform.system.http, Method::GET, &url, token, None).await;
