@@ -65,11 +65,7 @@ impl Operations {
         for (path, item) in &document.paths.paths {
             for (method, operation) in crate::openapi::operations(item) {
                 let name = operation.operation_id.as_deref().unwrap_or_default().into();
-                let public = operation.security.as_ref().is_some_and(|needs| {
-                    needs
-                        .iter()
-                        .all(|need| serde_json::to_value(need).is_ok_and(|v| v == serde_json::json!({})))
-                });
+                let public = crate::openapi::is_public(operation);
                 routes.entry(path.clone()).or_default().insert(method, Operation { name, public });
             }
         }

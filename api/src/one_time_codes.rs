@@ -32,6 +32,9 @@ const ISSUER: &str = "Chancery";
 /// What seeds are sealed for.
 const PURPOSE: &str = "one-time code";
 
+/// Longest code that anybody could mean.
+const MAX_CODE_CHARS: usize = 64;
+
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(enrol_one_time_code))
@@ -189,6 +192,9 @@ async fn remove_one_time_code(
     Json(given): Json<OneTimeCode>,
 ) -> Result<Response> {
     let (id, _) = person(&scope)?;
+    if given.code.chars().count() > MAX_CODE_CHARS {
+        return Err(wrong_code());
+    }
     let attempt = attempt(&app, id).await?;
     let mut change = scope.system_change(&app).await?;
     match prove(&app, &mut change, &attempt, Some(&given.code)).await? {

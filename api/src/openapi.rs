@@ -10,6 +10,7 @@ use utoipa::openapi::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::access::conventions::Needs;
 use crate::problem::{OpenAiBody, Problem};
 use crate::state::App;
 
@@ -76,7 +77,11 @@ pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
     let openai_problem = error_response("application/json", &OpenAiBody::name());
     for (path, item) in &mut document.paths.paths {
         let error = if path.starts_with("/v1/") { &openai_problem } else { &problem };
-        for operation in operations_mut(item) {
+        for (method, operation) in operations_mut(item) {
+            let name = operation.operation_id.as_deref().unwrap_or_default();
+            if let (false, Some(needs)) = (is_public(operation), Needs::of(&method, path, name)) {
+                operation.parameters.get_or_insert_default().push(RefOr::T(needs.parameter()));
+            }
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
                     describe(status, response);
@@ -131,18 +136,25 @@ pub(crate) fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Oper
     .filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
 }
 
-fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
     [
-        &mut item.get,
-        &mut item.put,
-        &mut item.post,
-        &mut item.delete,
-        &mut item.patch,
-        &mut item.head,
-        &mut item.options,
+        (Method::GET, &mut item.get),
+        (Method::PUT, &mut item.put),
+        (Method::POST, &mut item.post),
+        (Method::DELETE, &mut item.delete),
+        (Method::PATCH, &mut item.patch),
+        (Method::HEAD, &mut item.head),
+        (Method::OPTIONS, &mut item.options),
     ]
     .into_iter()
-    .filter_map(Option::as_mut)
+    .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
+}
+
+/// Whether an operation asks for no credential.
+pub(crate) fn is_public(operation: &Operation) -> bool {
+    operation.security.as_ref().is_some_and(|needs| {
+        needs.iter().all(|need| serde_json::to_value(need).is_ok_and(|value| value == serde_json::json!({})))
+    })
 }
 
 #[cfg(test)]

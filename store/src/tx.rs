@@ -29,6 +29,7 @@ impl Store {
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections)
+            .test_before_acquire(false)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_with(options)
             .await?;
@@ -59,13 +60,25 @@ impl Store {
             let list: Vec<String> = projects.iter().map(ToString::to_string).collect();
             begin.push_str(&format!("; SET LOCAL chancery.projects = '{{{}}}'", list.join(",")));
         }
-        let tx = self.pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(TenantTx { tx, tenant })
+        Ok(TenantTx { tx: self.begin(&begin).await?, tenant })
     }
 
     /// Every tenant's rows: for loops, the gateway and the platform's own work.
     pub async fn system(&self) -> Result<SystemTx, StoreError> {
-        Ok(SystemTx { tx: self.pool.begin_with("BEGIN; SET LOCAL ROLE chancery_system").await? })
+        Ok(SystemTx { tx: self.begin("BEGIN; SET LOCAL ROLE chancery_system").await? })
+    }
+
+    /// Begins on a connection that still answers. The pool does not ask first,
+    /// which would cost every transaction a round trip: a connection that was
+    /// lost while it was idle is found out by this statement, which is the first.
+    async fn begin(&self, statement: &str) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let mut tries = self.pool.options().get_max_connections();
+        loop {
+            match self.pool.begin_with(AssertSqlSafe(statement.to_owned())).await {
+                Err(e) if tries > 0 && is_lost(&e) => tries -= 1,
+                begun => return Ok(begun?),
+            }
+        }
     }
 
     /// Closes every connection, after those in use are returned.
@@ -75,6 +88,16 @@ impl Store {
 
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
+    }
+}
+
+/// The connection is gone; another may be there.
+fn is_lost(e: &sqlx::Error) -> bool {
+    match e {
+        sqlx::Error::Io(_) | sqlx::Error::BeginFailed => true,
+        // The administrator ended the session.
+        sqlx::Error::Database(e) => e.code().as_deref() == Some("57P01"),
+        _ => false,
     }
 }
 

@@ -85,6 +85,8 @@ pub async fn run(campaign: &Campaign, document: &Value, dir: &Path) -> Outcome {
         .args(["--continue-on-failure", "--report", "ndjson", "--report-ndjson-path"])
         .arg(&records)
         .args(&campaign.arguments)
+        .env("SCHEMATHESIS_HOOKS", "conformance_hooks")
+        .env("PYTHONPATH", PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python"))
         .env("CONFORMANCE_LOGIN", &campaign.login)
         .env("CONFORMANCE_PASSWORD", &campaign.password)
         .current_dir(dir)

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use store::idempotency::Answer;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::Type;
+use utoipa::openapi::{ObjectBuilder, Required};
 
 use super::Access;
 use crate::extract::{Json, is_json, read_body};
@@ -23,6 +26,59 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 const MAX_KEY_BYTES: usize = 255;
 /// POSTs that make nothing which could be made twice.
 const REPEATABLE: [&str; 1] = ["check_identity_provider"];
+/// PUTs that say the whole of what they put: nothing of another's is lost.
+const UNCONDITIONAL: [&str; 1] = ["put_project_member"];
+
+/// What an operation of the provisioning API must be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// An Idempotency-Key.
+    Key,
+    /// If-Match.
+    Revision,
+}
+
+impl Needs {
+    /// What an operation that asks for a credential needs besides.
+    pub(crate) fn of(method: &Method, path: &str, operation: &str) -> Option<Self> {
+        let provisioning = path.starts_with("/api/");
+        match *method {
+            Method::POST if provisioning && !REPEATABLE.contains(&operation) => Some(Self::Key),
+            Method::PUT | Method::PATCH if provisioning && !UNCONDITIONAL.contains(&operation) => {
+                Some(Self::Revision)
+            }
+            _ => None,
+        }
+    }
+
+    /// The header, for the API document.
+    pub(crate) fn parameter(self) -> Parameter {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        let (name, description, schema, example) = match self {
+            Self::Key => (
+                "Idempotency-Key",
+                "New for each thing to make, e.g. a UUID. Sent again with the same request, it makes nothing \
+                 twice and gives the first answer again, for at least a day.",
+                text.min_length(Some(1)).max_length(Some(MAX_KEY_BYTES)).pattern(Some("^[!-~]+$")),
+                "5f0c1d1e-6b1c-4c0b-9f59-0d8a3f2f7a11",
+            ),
+            Self::Revision => (
+                "If-Match",
+                "The ETag of what was read, or * to overwrite whatever is there.",
+                text.pattern(Some("^(\\*|\"[0-9]{1,18}\")$")),
+                "*",
+            ),
+        };
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::True)
+            .description(Some(description))
+            .schema(Some(schema))
+            .example(Some(serde_json::json!(example)))
+            .build()
+    }
+}
 
 /// A request's Idempotency-Key, bound to who sent it.
 #[derive(Clone, Debug)]
@@ -104,12 +160,15 @@ pub(super) async fn enter(
     parts: Parts,
     body: Body,
 ) -> Result<(Parts, Body, Option<Claim>)> {
-    let provisioning = parts.uri.path().starts_with("/api/");
+    let needs = Needs::of(&parts.method, parts.uri.path(), &access.operation);
+    if needs == Some(Needs::Revision) && !parts.headers.contains_key(IF_MATCH) {
+        return Err(ApiError::PreconditionRequired);
+    }
     if parts.method != Method::POST {
         return Ok((parts, body, None));
     }
     let Some(key) = parts.headers.get(IDEMPOTENCY_KEY) else {
-        if provisioning && !REPEATABLE.contains(&&*access.operation) {
+        if needs == Some(Needs::Key) {
             return Err(ApiError::Malformed(
                 "send an Idempotency-Key header, new for each thing to make, e.g. a UUID; \
                  sent again it makes nothing twice"
@@ -118,7 +177,8 @@ pub(super) async fn enter(
         }
         return Ok((parts, body, None));
     };
-    let key = key.to_str().ok().filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len()));
+    let visible = |key: &&str| key.bytes().all(|byte| byte.is_ascii_graphic());
+    let key = key.to_str().ok().filter(|key| (1..=MAX_KEY_BYTES).contains(&key.len())).filter(visible);
     let key = key.ok_or_else(|| {
         ApiError::Malformed(format!("an Idempotency-Key has 1 to {MAX_KEY_BYTES} visible ASCII characters"))
     })?;
@@ -156,7 +216,7 @@ pub(super) fn etag(revision: i64) -> String {
     format!("\"{revision}\"")
 }
 
-/// The revision that an update expects; `None` for any (`*`). Missing: 428.
+/// The revision that an update expects; `None` for any (`*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IfMatch(pub Option<i64>);
 

@@ -364,12 +364,11 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, InvalidRequest> {
     };
     let seed = match fields.value("seed") {
         None => None,
-        // OpenAI's seeds are signed; any 64 bits will do.
+        // OpenAI's seeds are signed.
         Some(v) => Some(
             v.as_i64()
                 .map(i64::cast_unsigned)
-                .or(v.as_u64())
-                .ok_or_else(|| fields.wrong("seed", "must be an integer"))?,
+                .ok_or_else(|| fields.wrong("seed", "must be an integer of 64 bits, with its sign"))?,
         ),
     };
     Ok(Sampling {

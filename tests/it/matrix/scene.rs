@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use domain::keys::{CredentialKind, mint};
+use domain::certificates::SigningKey;
+use domain::keys::{CredentialKind, Pepper, mint};
 use domain::{KeyId, PrincipalId};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
@@ -42,12 +43,15 @@ pub struct Scene {
     pub platform: Platform,
     pub callers: Vec<Caller>,
     objects: BTreeMap<&'static str, String>,
+    /// Session of an administrator of `interior` who is none of the callers.
+    observer: String,
 }
 
 impl Scene {
     pub async fn new() -> Self {
         let platform = Platform::start().await;
-        let mut scene = Self { platform, callers: Vec::new(), objects: BTreeMap::new() };
+        let mut scene =
+            Self { platform, callers: Vec::new(), objects: BTreeMap::new(), observer: String::new() };
         let (worker, credential) = scene.platform.system.join("node").await;
         drop(worker);
         let catalogue = scene.admin(Method::POST, "/api/v1/models", json!({"name": "small"})).await;
@@ -62,6 +66,7 @@ impl Scene {
         }
         scene.objects_of_interior(&admins[0]).await;
         scene.callers(&admins, credential).await;
+        scene.observer = scene.person("interior", "tenant_admin", &[]).await;
         scene
     }
 
@@ -92,8 +97,9 @@ impl Scene {
         .await;
         make("/api/v1/service-accounts", json!({"name": "robot", "display_name": "Robot", "role": "member"}))
             .await;
-        let account = self.person_row("interior", "viewer", "somebody", &[]).await.0;
+        let account = self.person_row("interior", "viewer", "somebody", &[("alpha", "viewer")]).await.0;
         let (session, deleted) = (Uuid::now_v7(), Uuid::now_v7());
+        let certificate = certificate(deleted);
         for sql in [
             format!(
                 "INSERT INTO sessions (token_hash, id, principal_id, created_at, last_seen_at, expires_at) VALUES ('', '{session}', '{account}', now(), now(), now() + interval '1 hour')"
@@ -105,7 +111,7 @@ impl Scene {
                 "INSERT INTO audit_events (id, at, actor, action, object, verdict, detail) VALUES (gen_random_uuid(), now(), 'test', 'create', 'tenant:{deleted}', 'allowed', '{{}}')"
             ),
             format!(
-                "INSERT INTO tenant_deletions (tenant_id, slug, requested_at, requested_by, certificate, finished_at) VALUES ('{deleted}', 'gone', now(), 'test', '{{}}', now())"
+                "INSERT INTO tenant_deletions (tenant_id, slug, requested_at, requested_by, certificate, finished_at) VALUES ('{deleted}', 'gone', now(), 'test', '{certificate}', now())"
             ),
             // Its deletion is allowed to some, and must not happen.
             "UPDATE tenants SET delete_protection = true WHERE slug = 'interior'".to_owned(),
@@ -158,11 +164,9 @@ impl Scene {
         add("none", None, Stand::Nobody);
         add("malformed", Some("chy_0123456789".to_owned()), Stand::Nobody);
         add("worker", Some(worker), Stand::Nobody);
-        let admin = self.platform.admin.clone();
-        add("platform_admin", Some(admin), Stand::Platform);
         add("tenant_admin", Some(admins[0].clone()), Stand::Own);
         add("other tenant_admin", Some(admins[1].clone()), Stand::Foreign);
-        for role in ["model_approver", "auditor"] {
+        for role in ["platform_admin", "model_approver", "auditor"] {
             let token = self.person("", role, &[]).await;
             self.add(&format!("platform {role}"), token, Stand::Platform);
         }
@@ -281,18 +285,25 @@ impl Scene {
 
     /// What is there, as those see it who may see all: by path.
     pub async fn look(&self, routes: &[String]) -> BTreeMap<String, Value> {
-        let own = self.callers.iter().find(|c| c.name == "tenant_admin").and_then(|c| c.token.clone());
         let mut seen = BTreeMap::new();
         for route in routes {
             let path = self.path(route, true);
             let platform_only =
                 ["/api/v1/workers", "/api/v1/tenant-deletions"].iter().any(|p| route.starts_with(p));
-            let token = if platform_only { Some(self.platform.admin.as_str()) } else { own.as_deref() };
+            let token = if platform_only { &self.platform.admin } else { &self.observer };
             let url = format!("{}{path}", self.platform.url);
-            let (status, mut body) = call(&self.platform.system.http, Method::GET, &url, token, None).await;
-            for changing in
-                ["seen_at", "last_used_at", "signed_in_at", "position", "reason", "ready_replicas", "live"]
-            {
+            let (status, mut body) =
+                call(&self.platform.system.http, Method::GET, &url, Some(token), None).await;
+            for changing in [
+                "instance",
+                "seen_at",
+                "last_used_at",
+                "signed_in_at",
+                "position",
+                "reason",
+                "ready_replicas",
+                "live",
+            ] {
                 if let Some(members) = body.as_object_mut() {
                     members.remove(changing);
                 }
@@ -301,6 +312,16 @@ impl Scene {
         }
         seen
     }
+}
+
+/// The certificate of a ministry that was deleted.
+fn certificate(deleted: Uuid) -> String {
+    let certificate = serde_json::from_value(json!({
+        "kind": "", "tenant_id": deleted, "slug": "gone", "requested_at": "2026-01-01T00:00:00Z",
+        "requested_by": "test", "finished_at": "2026-01-01T00:00:00Z", "rows": {}, "objects": 0,
+        "object_bytes": 0, "export_sha256": null, "kept": [], "public_key": "",
+    }));
+    SigningKey::derive(&Pepper::new([3; 32])).sign(certificate.unwrap()).text()
 }
 
 /// A secret of its own for each identifier.
