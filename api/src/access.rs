@@ -363,8 +363,10 @@ fn denied_after(access: Access, e: ApiError) -> Result<Entered> {
 async fn decide(app: &App, access: &mut Access, targets: Targets, address: IpAddr) -> Result<()> {
     let caller = &access.caller;
     let policies = match &access.tenant {
-        Some(tenant) => app.tenant_policies.get(app, tenant.id).await?,
-        None => app.policies.of_platform(),
+        Some(tenant) if app.policies.is_restrictable(&access.operation) => {
+            app.tenant_policies.get(app, tenant.id).await?
+        }
+        _ => app.policies.of_platform(),
     };
     let question = |role, resource| Question { caller, role, action: &access.operation, resource, address };
     let ask =

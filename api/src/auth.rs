@@ -116,7 +116,7 @@ pub(crate) fn site(parts: &Parts, app: &App) -> Site {
     let origin = origin.to_str().unwrap_or_default();
     let own = if app.settings.public_url.is_empty() {
         let host = parts.headers.get(HOST).and_then(|v| v.to_str().ok());
-        let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+        let host = host.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str));
         let place = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         host.is_some() && host == place
     } else {

@@ -57,7 +57,7 @@ async fn read(app: &App, request: Request) -> Result<Bytes> {
 }
 
 fn is_too_long(e: &axum::Error) -> bool {
-    e.source().is_some_and(|e| e.is::<http_body_util::LengthLimitError>())
+    e.source().is_some_and(<dyn std::error::Error + 'static>::is::<http_body_util::LengthLimitError>)
 }
 
 /// Reads JSON; refuses unknown fields by name.

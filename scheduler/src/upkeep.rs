@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use domain::Timestamp;
 use store::leadership::{Term, fence};
-use store::{Store, StoreError, jobs, outbox};
+use store::{Store, StoreError, idempotency, jobs, outbox};
 use tracing::{info, warn};
 
 use crate::{Deps, ERROR_PAUSE, Settings};
 
-/// Turns of this loop between two prunings of the outbox.
+/// Turns of this loop between two prunings of the outbox and of kept answers.
 const PRUNE_EVERY: u64 = 60;
+
+/// How long the answer to an Idempotency-Key is kept.
+const ANSWERS_KEPT: Duration = Duration::from_secs(48 * 3600);
 
 /// Works until it is stopped.
 pub(crate) async fn run(settings: Settings, deps: Deps, term: Term) {
@@ -46,6 +49,7 @@ async fn turn_once(
         let mut tx = store.system().await?;
         fence(&mut tx, term.epoch).await?;
         outbox::prune(&mut tx, now, Duration::from_secs(settings.outbox_keep_secs)).await?;
+        idempotency::prune(&mut tx, now, ANSWERS_KEPT).await?;
         tx.commit().await?;
     }
     Ok(())

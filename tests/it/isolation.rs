@@ -121,7 +121,7 @@ async fn a_used_connection_forgets_its_tenant() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interleaved_operations_stay_with_their_tenant() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
-    let operations = number("CHANCERY_SOAK_OPERATIONS").unwrap_or(20_000);
+    let operations = number("CHANCERY_SOAK_OPERATIONS").unwrap_or(8_000);
     let seed = number("CHANCERY_SOAK_SEED").unwrap_or_else(|| TenantId::generate().0.as_u64_pair().1);
     println!("seed {seed}");
     let db = Database::fresh().await;

@@ -7,6 +7,7 @@ mod batches;
 mod catalogue;
 mod conformance;
 mod fleet;
+mod idempotency;
 mod identity;
 mod inference;
 mod isolation;

@@ -360,7 +360,7 @@ async fn transaction(scene: &Scene, side: &Side, what: u64, random: u64) -> Resu
             let project =
                 store::projects::create(&mut tx, &slug, side.name, ProjectLimits::default(), now).await?;
             store::audit::record(&mut tx, &made(own, &project, now)).await?;
-            if random % COMMITTED == 0 {
+            if random.is_multiple_of(COMMITTED) {
                 return Ok(tx.commit().await?);
             }
         }
@@ -373,7 +373,7 @@ async fn transaction(scene: &Scene, side: &Side, what: u64, random: u64) -> Resu
         }
     }
     // Half of those that read are dropped, which rolls back.
-    if random % 2 == 0 { Ok(tx.commit().await?) } else { Ok(()) }
+    if random.is_multiple_of(2) { Ok(tx.commit().await?) } else { Ok(()) }
 }
 
 fn made(tenant: TenantId, project: &domain::projects::Project, now: Timestamp) -> AuditEvent {

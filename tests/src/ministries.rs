@@ -33,10 +33,18 @@ pub struct Platform {
 impl Platform {
     /// Starts it.
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// With settings that the test changes.
+    pub async fn start_with(change: impl FnOnce(&mut api::Settings)) -> Self {
         let ahead = Arc::<AtomicU64>::default();
         let (machine, by) = (Clock::system(), ahead.clone());
         let clock = Clock::from_fn(move || machine.now() + Duration::from_secs(by.load(Ordering::SeqCst)));
-        let allow = |settings: &mut api::Settings| settings.identity_plain_http_on_loopback = true;
+        let allow = |settings: &mut api::Settings| {
+            settings.identity_plain_http_on_loopback = true;
+            change(settings);
+        };
         let system = System::start_with(clock, allow).await;
         api::bootstrap_admin(
             &system.db.store,

@@ -126,7 +126,7 @@ impl Kept {
 impl Claim {
     fn of(app: &App, access: &Access, key: &str, fingerprint: [u8; 32]) -> Self {
         let tenant = access.tenant.as_ref().map(|t| t.id.to_string()).unwrap_or_default();
-        let named = [&access.caller.actor(), &tenant, key].map(|part| part.as_bytes()).join(&0);
+        let named = [&access.caller.actor(), &tenant, key].map(str::as_bytes).join(&0);
         Self { key_hash: app.pepper.derive("idempotency", &named), fingerprint, key: key.to_owned() }
     }
 

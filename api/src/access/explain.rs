@@ -157,8 +157,8 @@ async fn explain(
     let targets =
         policies.targets(action).ok_or_else(|| ApiError::field("action", "is no operation of this API"))?;
     let of_tenant = match tenant {
-        Some(tenant) => app.tenant_policies.get(app, tenant.id).await?,
-        None => policies.of_platform(),
+        Some(tenant) if policies.is_restrictable(action) => app.tenant_policies.get(app, tenant.id).await?,
+        _ => policies.of_platform(),
     };
     let mut places = Vec::new();
     match tenant {

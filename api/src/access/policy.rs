@@ -185,6 +185,15 @@ impl Policies {
         self.actions.get(action).map(|action| &action.groups)
     }
 
+    /// Whether a tenant's restrictions hold for an action. They never keep a
+    /// person from the own account, the platform from governing the tenant, or
+    /// anybody from seeing and lifting them: a tenant cannot lock itself out.
+    pub fn is_restrictable(&self, action: &str) -> bool {
+        const ABOUT_RESTRICTIONS: [&str; 2] = ["list_restrictions", "delete_restriction"];
+        let unbound = |groups: &BTreeSet<String>| groups.contains("own") || groups.contains("govern");
+        !ABOUT_RESTRICTIONS.contains(&action) && !self.groups(action).is_some_and(unbound)
+    }
+
     /// Text of one of the platform's policies.
     pub fn text(&self, id: &str) -> Option<String> {
         self.set.policy(&PolicyId::new(id)).and_then(Policy::to_cedar)

@@ -1,5 +1,7 @@
 //! The API over real sockets, on a real PostgreSQL.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
+
 mod access;
 mod accounts;
 mod connections;

@@ -29,7 +29,8 @@ async fn a_browsers_session_cannot_be_used_by_another_sites_page() {
     assert_eq!(text(&read(me).await.expect(200)["csrf_token"]), csrf);
 
     let own = format!("http://{}", api.public);
-    let attempts: [(&str, &[(&str, &str)], u16); 9] = [
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let attempts: [(&str, Headers<'_>, u16); 9] = [
         ("no-token", &[("sec-fetch-site", "same-origin")], 403),
         ("wrong-token", &[("sec-fetch-site", "same-origin"), ("x-csrf-token", "0")], 403),
         ("cross-site", &[("sec-fetch-site", "cross-site"), ("x-csrf-token", &csrf)], 403),

@@ -22,10 +22,19 @@ pub enum Stand {
     Nobody,
     /// It belongs to the ministry.
     Own,
-    /// It belongs to another.
+    /// It belongs to another project of the ministry.
+    Beside,
+    /// It belongs to another ministry.
     Foreign,
     /// It belongs to the platform.
     Platform,
+}
+
+impl Stand {
+    /// Whether nothing it asks may change what the paths name.
+    pub fn harms_nothing(self) -> bool {
+        matches!(self, Self::Beside | Self::Foreign)
+    }
 }
 
 /// One kind of caller.
@@ -181,11 +190,11 @@ impl Scene {
             self.add(&format!("alpha's {role}"), token, Stand::Own);
         }
         let elsewhere = self.person("interior", "member", &[("sandbox", "developer")]).await;
-        self.add("sandbox's developer", elsewhere, Stand::Own);
+        self.add("sandbox's developer", elsewhere, Stand::Beside);
         for (name, slug, project, bounds, stand) in [
             ("key", "interior", "alpha", "NULL, NULL", Stand::Own),
             ("key to prompt", "interior", "alpha", "ARRAY['prompt'], NULL", Stand::Own),
-            ("key of the sandbox", "interior", "sandbox", "NULL, NULL", Stand::Own),
+            ("key of the sandbox", "interior", "sandbox", "NULL, NULL", Stand::Beside),
             ("key from elsewhere", "interior", "alpha", "NULL, ARRAY['198.51.100.0/24']", Stand::Own),
             ("other key", "health", "sandbox", "NULL, NULL", Stand::Foreign),
         ] {
@@ -296,6 +305,7 @@ impl Scene {
                 call(&self.platform.system.http, Method::GET, &url, Some(token), None).await;
             for changing in [
                 "instance",
+                "devices",
                 "seen_at",
                 "last_used_at",
                 "signed_in_at",

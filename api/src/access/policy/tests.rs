@@ -207,6 +207,25 @@ fn tenants_take_away_and_never_give() {
 }
 
 #[test]
+fn a_tenant_cannot_lock_itself_out() {
+    let policies = Policies::load().unwrap();
+    let free: Vec<&str> = policies.actions().filter(|action| !policies.is_restrictable(action)).collect();
+    for action in [
+        "delete_restriction",
+        "list_restrictions",
+        "get_me",
+        "explain_access",
+        "update_tenant",
+        "delete_tenant",
+    ] {
+        assert!(free.contains(&action), "{action}");
+    }
+    assert!(
+        policies.is_restrictable("create_endpoint") && policies.is_restrictable("explain_account_access")
+    );
+}
+
+#[test]
 fn operations_and_actions_are_the_same() {
     let document = crate::openapi();
     crate::access::Operations::of(&document).check(&Policies::load().unwrap()).unwrap();

@@ -71,7 +71,11 @@ pub(super) async fn run(
     if !yes {
         confirm(slug)?;
     }
-    set_status(at, slug, "suspended").await?;
+    // A deletion that is under way already is only watched.
+    let tenant = at.client.get(Scope::Platform, &path(slug), &[]).await?;
+    if tenant["status"] != "deleting" {
+        set_status(at, slug, "suspended").await?;
+    }
     let mut query = String::new();
     if let Some(archive) = archive {
         let digest = export(at, slug, archive).await?;
