@@ -191,7 +191,7 @@ pub async fn cancel(tx: &mut TenantTx, id: JobId, now: Timestamp) -> Result<(), 
 const MOST_AHEAD: i64 = 1000;
 
 /// Place of a waiting job among all jobs that wait for a device, of every
-/// tenant, from 1; `None` if it does not wait, or more than [`MOST_AHEAD`] do
+/// tenant, from 1; `None` if it does not wait, or more than `MOST_AHEAD` do
 /// before it.
 pub async fn position(tx: &mut SystemTx, id: JobId) -> Result<Option<u64>, StoreError> {
     let ahead = query_scalar!(
