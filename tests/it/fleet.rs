@@ -153,7 +153,7 @@ async fn a_second_scheduler_takes_over() {
     until("the first scheduler leads", PATIENCE, async || (epoch().await == 1).then_some(())).await;
     let own = CancellationToken::new();
     let second = schedule(&it.db, &it.objects, &own);
-    it.set("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").await;
+    it.set("SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").await;
     until("another term begins", PATIENCE, async || (epoch().await >= 2).then_some(())).await;
     it.endpoint().await;
     let placed = "SELECT count(*) FROM placements WHERE state = 'assigned'";

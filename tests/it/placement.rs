@@ -291,7 +291,7 @@ async fn only_the_leader_writes() {
     let waits = scene.db.store.candidate("second").await.unwrap().try_lead(scene.now).await.unwrap();
     let Attempt::Waits(second) = waits else { panic!("two lead") };
 
-    scene.set("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'chancery leadership' AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)".to_owned()).await;
+    scene.set("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'chancery leadership' AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)".to_owned()).await;
     let Scene { db, mut leader, now, .. } = scene;
     assert!(
         matches!(leader.check().await, Err(StoreError::NotLeader)),
