@@ -80,6 +80,11 @@ impl Operations {
         policy::same_names(&guarded, policies)
     }
 
+    /// A route below the API that is in no document has nobody to guard it.
+    fn is_hidden(&self, route: &str) -> bool {
+        (route.starts_with("/api/") || route.starts_with("/v1/")) && !self.0.contains_key(route)
+    }
+
     fn find(&self, route: &str, method: &Method) -> Option<&Operation> {
         let methods = self.0.get(route)?;
         methods.get(if *method == Method::HEAD { &Method::GET } else { method })
@@ -245,17 +250,12 @@ pub(crate) async fn control(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("", MatchedPath::as_str);
     let Some(operation) = operations.find(route, &method) else {
-        // Routes outside of the document are the portal's assets, for all to
-        // read; under the API there are none.
-        let unknown = if operations.0.contains_key(route) {
-            true
-        } else {
-            method == Method::GET || method == Method::HEAD
-        };
-        return match unknown && !is_hidden(route, &operations) {
-            true => next.run(request).await,
-            false => ApiError::NotFound("path").into_response(),
-        };
+        // What is not in the document: a method that its route does not know,
+        // which the router refuses, and the portal's assets, for all to read.
+        if operations.is_hidden(route) {
+            return ApiError::NotFound("path").into_response();
+        }
+        return next.run(request).await;
     };
     if operation.public {
         return next.run(request).await;
@@ -283,11 +283,6 @@ pub(crate) async fn control(
         // What cannot be recorded is not answered as if it were.
         Err(e) => ApiError::from(e).into_response(),
     }
-}
-
-/// A route below the API that is in no document has nobody to guard it.
-fn is_hidden(route: &str, operations: &Operations) -> bool {
-    (route.starts_with("/api/") || route.starts_with("/v1/")) && !operations.0.contains_key(route)
 }
 
 enum Entered {

@@ -19,7 +19,8 @@ Provisioning lies under `/api/v1`, inference under `/v1` as OpenAI's clients exp
 
 Send an API key or a session token as `Authorization: Bearer …`. The tenant follows from the credential; a \
 platform administrator names one with `?tenant=SLUG`. Unknown fields are refused. Lists come in pages: pass \
-`next` of one as `cursor` of the following.
+`next` of one as `cursor` of the following. What makes something carries an `Idempotency-Key`, what changes \
+something `If-Match`.
 
 Every error is `application/problem+json` (RFC 9457), except under `/v1`, where it has the shape that \
 OpenAI's clients read.";
@@ -170,6 +171,11 @@ mod tests {
                 let name = operation.operation_id.clone().unwrap_or_default();
                 assert!(names.insert(name.clone()) && !name.is_empty(), "{method} {path} is named {name:?}");
                 assert!(operation.summary.is_some(), "{name} has no summary");
+                let mut parameters = std::collections::BTreeSet::new();
+                for parameter in operation.parameters.iter().flatten() {
+                    let RefOr::T(parameter) = parameter else { continue };
+                    assert!(parameters.insert(&parameter.name), "{name} names {} twice", parameter.name);
+                }
                 for (status, response) in &operation.responses.responses {
                     let RefOr::T(response) = response else { continue };
                     assert!(!response.description.is_empty(), "{name} {status}");

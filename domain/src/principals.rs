@@ -188,7 +188,7 @@ impl std::fmt::Display for Credential {
 }
 
 /// What an API key is bound to, beyond its role.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyBounds {
     /// Its project.
     pub project: ProjectId,

@@ -15,6 +15,10 @@ use domain::tenants::TenantStatus;
 use domain::{ProjectId, TenantId};
 use sha2::{Digest, Sha256};
 
+mod memory;
+
+use memory::{Facts, Memory};
+
 const SCHEMA: &str = include_str!("../../policies/chancery.cedarschema");
 const POLICIES: [&str; 2] =
     [include_str!("../../policies/roles.cedar"), include_str!("../../policies/limits.cedar")];
@@ -23,7 +27,7 @@ const VERSION_DIGITS: usize = 12;
 
 /// Why policies cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the policies cannot be used: {0}")]
+#[error("{0}")]
 pub struct PolicyError(String);
 
 impl PolicyError {
@@ -46,6 +50,8 @@ pub struct Targets {
 /// An action of the schema.
 #[derive(Debug)]
 struct Action {
+    /// Its place among the actions.
+    index: usize,
     uid: EntityUid,
     entity: Entity,
     names: RestrictedExpression,
@@ -61,7 +67,9 @@ pub struct Policies {
     actions: BTreeMap<String, Action>,
     types: Types,
     version: String,
+    digest: [u8; 32],
     authorizer: Authorizer,
+    memory: Memory,
 }
 
 #[derive(Debug)]
@@ -79,6 +87,8 @@ struct Types {
 pub struct TenantPolicies {
     set: Arc<PolicySet>,
     version: Arc<str>,
+    /// SHA-256 of the policies, of which the version shows the beginning.
+    digest: [u8; 32],
 }
 
 impl TenantPolicies {
@@ -89,7 +99,7 @@ impl TenantPolicies {
 }
 
 /// What is acted on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Resource {
     /// The platform.
     Platform,
@@ -159,10 +169,21 @@ impl Policies {
         for text in [&[SCHEMA], &POLICIES[..]].concat() {
             digest.update(text.as_bytes());
         }
-        let version = hex::encode(digest.finalize())[..VERSION_DIGITS].to_owned();
+        let digest = digest.finalize().into();
+        let version = hex::encode(digest)[..VERSION_DIGITS].to_owned();
         let types = Types::new()?;
         let actions = actions(&schema, &types)?;
-        Ok(Self { schema, set: Arc::new(set), actions, types, version, authorizer: Authorizer::new() })
+        let authorizer = Authorizer::new();
+        Ok(Self {
+            schema,
+            set: Arc::new(set),
+            actions,
+            types,
+            version,
+            digest,
+            authorizer,
+            memory: Memory::default(),
+        })
     }
 
     /// What an action may be done to; `None` if the schema does not know it.
@@ -201,7 +222,11 @@ impl Policies {
 
     /// The policies where no tenant adds restrictions.
     pub fn of_platform(&self) -> TenantPolicies {
-        TenantPolicies { set: Arc::clone(&self.set), version: self.version.as_str().into() }
+        TenantPolicies {
+            set: Arc::clone(&self.set),
+            version: self.version.as_str().into(),
+            digest: self.digest,
+        }
     }
 
     /// The policies of a tenant with its restrictions. One that cannot be read
@@ -211,7 +236,7 @@ impl Policies {
             return Ok(self.of_platform());
         }
         let mut set = PolicySet::clone(&self.set);
-        let mut digest = Sha256::new_with_prefix(&self.version);
+        let mut digest = Sha256::new_with_prefix(self.digest);
         for restriction in restrictions {
             let policy = self.restriction(&restriction.policy)?;
             let id = PolicyId::new(format!("restriction:{}", restriction.name));
@@ -221,11 +246,10 @@ impl Policies {
             digest.update(&restriction.policy);
             digest.update([0]);
         }
-        let own = hex::encode(digest.finalize());
-        Ok(TenantPolicies {
-            set: Arc::new(set),
-            version: format!("{}+{}", self.version, &own[..VERSION_DIGITS]).into(),
-        })
+        let digest: [u8; 32] = digest.finalize().into();
+        let own = hex::encode(digest);
+        let version = format!("{}+{}", self.version, &own[..VERSION_DIGITS]).into();
+        Ok(TenantPolicies { set: Arc::new(set), version, digest })
     }
 
     /// Reads a restriction: one policy, which forbids, and fits the schema.
@@ -256,6 +280,22 @@ impl Policies {
                 version: Arc::clone(&policies.version),
             });
         };
+        let facts = Facts::of(policies.digest, action.index, question);
+        if let Some(answer) = self.memory.get(&facts) {
+            return Ok(answer);
+        }
+        let answer = self.ask(policies, action, question)?;
+        self.memory.put(facts, answer.clone());
+        Ok(answer)
+    }
+
+    /// Asks Cedar.
+    fn ask(
+        &self,
+        policies: &TenantPolicies,
+        action: &Action,
+        question: Question<'_>,
+    ) -> Result<Answer, PolicyError> {
         let (principal, principal_entities) = self.principal(question)?;
         let (resource, resource_entities) = self.resource(question.resource)?;
         let entities = principal_entities.into_iter().chain(resource_entities).chain([action.entity.clone()]);
@@ -397,6 +437,7 @@ fn actions(schema: &Schema, types: &Types) -> Result<BTreeMap<String, Action>, P
         let name = uid.id().unescaped().to_owned();
         let names = groups.iter().chain([&name]).map(|n| string(n));
         let action = Action {
+            index: actions.len(),
             uid: uid.clone(),
             entity: Entity::new_no_attrs(uid.clone(), parents),
             names: RestrictedExpression::new_set(names),

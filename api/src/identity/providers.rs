@@ -213,8 +213,7 @@ async fn get_identity_provider(
 /// Its issuer stays: another issuer is another provider, whose subjects are
 /// other people.
 #[utoipa::path(patch, path = "/api/v1/identity-providers/{provider}", tag = "identity",
-    params(TenantParam, ("provider" = ProviderId, Path, description = "Identifier"),
-        ("If-Match" = String, Header, description = "ETag of what was read, or *")),
+    params(TenantParam, ("provider" = ProviderId, Path, description = "Identifier")),
     request_body = UpdateIdentityProvider, responses((status = 200, body = ShownProvider)))]
 async fn update_identity_provider(
     scope: Scope,
@@ -253,8 +252,7 @@ async fn update_identity_provider(
 ///
 /// Counts for each person at the next sign-in, and for tokens at once.
 #[utoipa::path(put, path = "/api/v1/identity-providers/{provider}/mappings", tag = "identity",
-    params(TenantParam, ("provider" = ProviderId, Path, description = "Identifier"),
-        ("If-Match" = String, Header, description = "ETag of what was read, or *")),
+    params(TenantParam, ("provider" = ProviderId, Path, description = "Identifier")),
     request_body = GroupMappings, responses((status = 200, body = ShownProvider)))]
 async fn set_group_mappings(
     scope: Scope,

@@ -206,6 +206,52 @@ fn tenants_take_away_and_never_give() {
     assert_ne!(own.version(), policies.of_platform().version());
 }
 
+/// Whatever was asked before, the answer is what Cedar says of these facts.
+#[test]
+fn a_remembered_answer_is_that_of_the_same_facts() {
+    let policies = Policies::load().unwrap();
+    let tenant = TenantId::generate();
+    let project = ProjectId::generate();
+    let plain = policies.of_platform();
+    let office = restriction(
+        "forbid (principal, action, resource) unless { context.address.isInRange(ip(\"127.0.0.0/8\")) };",
+    );
+    let restricted = policies.of_tenant(&[office]).unwrap();
+    let developer = person(Role::Developer, Some(tenant));
+    let callers = [
+        Caller { must_change_password: true, ..developer.clone() },
+        Caller { role: Role::Viewer, ..developer.clone() },
+        Caller { tenant: Some(TenantId::generate()), ..developer.clone() },
+        developer,
+        key(Role::Developer, tenant, project, None),
+        key(Role::Developer, tenant, project, Some(&["prompt"])),
+    ];
+    let mut allowed = 0;
+    for _ in 0..2 {
+        for set in [&plain, &restricted] {
+            for caller in &callers {
+                for status in TenantStatus::ALL {
+                    for resource in
+                        [Resource::Tenant(tenant, status), Resource::Project(project, tenant, status)]
+                    {
+                        for action in ["create_endpoint", "create_chat_completion", "get_me"] {
+                            for address in [HERE, IpAddr::from([192, 0, 2, 1])] {
+                                let question =
+                                    Question { caller, role: caller.role, action, resource, address };
+                                let answer = policies.decide(set, question).unwrap();
+                                let asked = policies.ask(set, &policies.actions[action], question).unwrap();
+                                assert_eq!(answer, asked, "{action}");
+                                allowed += usize::from(answer.allowed);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(allowed > 100, "{allowed}");
+}
+
 #[test]
 fn a_tenant_cannot_lock_itself_out() {
     let policies = Policies::load().unwrap();
