@@ -29,15 +29,20 @@ fn main() -> Result<()> {
         decisions.push(decided.as_secs_f64() * 1e6);
     }
     let quantile = |times: &[f64], share: f64| {
-        let mut sorted = times[WARM_UP..].to_vec();
+        let mut sorted = times.to_vec();
         sorted.sort_by(f64::total_cmp);
         sorted[(sorted.len() as f64 * share) as usize]
     };
+    // Each credential's first turn comes before any second one.
+    let first = &decisions[..CREDENTIALS as usize];
+    let (checks, decisions) = (&checks[WARM_UP..], &decisions[WARM_UP..]);
     let figures = serde_json::json!({
-        "key_check_p50_us": quantile(&checks, 0.5),
-        "key_check_p99_us": quantile(&checks, 0.99),
-        "decision_p50_us": quantile(&decisions, 0.5),
-        "decision_p99_us": quantile(&decisions, 0.99),
+        "first_decision_p50_us": quantile(first, 0.5),
+        "first_decision_p99_us": quantile(first, 0.99),
+        "key_check_p50_us": quantile(checks, 0.5),
+        "key_check_p99_us": quantile(checks, 0.99),
+        "decision_p50_us": quantile(decisions, 0.5),
+        "decision_p99_us": quantile(decisions, 0.99),
     });
     println!("{figures}");
     Ok(())
