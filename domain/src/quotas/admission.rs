@@ -144,12 +144,13 @@ impl Admissions {
         false
     }
 
-    /// Admits whoever was promised room that is free now.
+    /// Admits whoever was promised room, as soon as enough is free, be it of
+    /// its victims or not.
     fn keep_promises(&mut self, root: Ix, decisions: &mut Vec<Decision>) {
         let claims: Vec<(u64, Slot)> = self.roots.entry(root).or_default().claims.iter().copied().collect();
         for claim in claims {
             let entry = self.entries.get(claim.1);
-            let State::Claimed { grant, victims: 0, .. } = &entry.state else { continue };
+            let State::Claimed { grant, .. } = &entry.state else { continue };
             if !fits(&self.tree, View::Held, entry.leaf, &grant.amounts) {
                 continue;
             }
@@ -424,14 +425,12 @@ impl Admissions {
     fn grant(&mut self, slot: Slot, choice: Choice, now: Timestamp, decisions: &mut Vec<Decision>) {
         self.step_out(slot);
         let id = self.entries.get(slot).ask.id;
-        let mut leaving = 0;
         for (victim, rule) in choice.victims {
             let entry = self.entries.get(victim);
             let (workload, tenant) = (entry.ask.id, entry.ask.tenant);
             match entry.state.clone() {
                 State::Admitted(grant) => {
                     self.send_away(victim, &grant, Some(id), now);
-                    leaving += 1;
                     decisions.push(Decision::Evict { workload, tenant, preemptor: id, rule });
                 }
                 State::Claimed { grant, .. } => {
@@ -457,7 +456,7 @@ impl Admissions {
             let measure = self.measure(self.tenants[tenant as usize].node, of);
             self.remember(tenant, leaf, now, measure);
         }
-        if leaving == 0 && fits(&self.tree, View::Held, leaf, &grant.amounts) {
+        if fits(&self.tree, View::Held, leaf, &grant.amounts) {
             self.take_up(slot, grant, decisions);
             return;
         }
@@ -469,7 +468,7 @@ impl Admissions {
         });
         self.claimed += 1;
         let order = self.claimed;
-        self.entries.get_mut(slot).state = State::Claimed { grant, victims: leaving, order };
+        self.entries.get_mut(slot).state = State::Claimed { grant, order };
         let root = self.root_of(tenant);
         self.roots.entry(root).or_default().claims.insert((order, slot));
     }

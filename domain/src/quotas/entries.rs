@@ -36,9 +36,9 @@ pub(super) enum State {
     Pending,
     /// Kept from its lane by something other than quota.
     OnHold,
-    /// Its room is promised; this many victims have not left, and it was the
-    /// `order`th to be promised any.
-    Claimed { grant: Grant, victims: u32, order: u64 },
+    /// Its room is promised, once enough has left; it was the `order`th to be
+    /// promised any.
+    Claimed { grant: Grant, order: u64 },
     /// It holds its room.
     Admitted(Grant),
     /// It is to leave, for a preemptor if it is one's victim.

@@ -239,11 +239,10 @@ impl Admissions {
             HoldingStanding::Admitted => State::Admitted(grant),
             HoldingStanding::Leaving(preemptor) => State::Leaving { grant, preemptor },
             HoldingStanding::Promised => {
-                // Which victims it waits for shows in what is held.
                 self.claimed += 1;
                 let order = self.claimed;
                 self.roots.entry(root).or_default().claims.insert((order, slot));
-                State::Claimed { grant, victims: 0, order }
+                State::Claimed { grant, order }
             }
         };
         let root_state = self.roots.entry(root).or_default();
@@ -425,14 +424,8 @@ impl Admissions {
                 self.leave(slot, &grant);
                 Standing::Admitted
             }
-            State::Leaving { grant, preemptor } => {
+            State::Leaving { grant, .. } => {
                 self.leave(slot, &grant);
-                let preemptor = preemptor.and_then(|p| self.entries.find(p));
-                if let Some(preemptor) = preemptor
-                    && let State::Claimed { victims, .. } = &mut self.entries.get_mut(preemptor).state
-                {
-                    *victims = victims.saturating_sub(1);
-                }
                 Standing::Leaving
             }
         };

@@ -1,1 +1,8 @@
-//! Tests.
+//! Tests of the quota planner.
+
+mod corners;
+mod dsl;
+mod extensions;
+mod model;
+mod properties;
+mod scenarios;
