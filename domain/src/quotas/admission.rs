@@ -133,7 +133,11 @@ impl Admissions {
             if std::mem::take(&mut state.released) {
                 self.wake(root);
             }
-            if self.roots.entry(root).or_default().active.is_empty() {
+            let state = self.roots.entry(root).or_default();
+            if state.active.is_empty() {
+                state.active = std::mem::take(&mut state.later);
+            }
+            if state.active.is_empty() {
                 self.dirty.remove(&root);
                 return true;
             }
@@ -308,10 +312,9 @@ impl Admissions {
         let tenant_node = self.tree.tenant_of(shape.leaf);
         for (ix, option) in shape.options.iter().enumerate() {
             let amounts = times(option, count);
-            if own && self.level(tenant_node, &amounts) > 0 {
-                continue;
-            }
-            if let Some(victims) = self.victims(slot, &amounts) {
+            let Some(victims) = self.victims(slot, &amounts) else { continue };
+            let borrows = self.search(slot, &amounts, |search, wish| search.borrows_without(wish, &victims));
+            if !own || !borrows {
                 let level = self.level(tenant_node, &amounts);
                 return Some(Choice { option: ix, count, amounts, level, victims });
             }
@@ -395,7 +398,7 @@ impl Admissions {
             Err(why) => self.park(root, &head, why),
         }
         self.keep(head.tenant);
-        self.roots.entry(root).or_default().active.insert(head.tenant);
+        self.roots.entry(root).or_default().later.insert(head.tenant);
     }
 
     fn park(&mut self, root: Ix, head: &Nomination, why: WhyNot) {

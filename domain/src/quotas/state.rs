@@ -59,8 +59,10 @@ pub(super) struct Tenant {
 /// one concerns another.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Root {
-    /// Tenants that have something to try.
+    /// Tenants that have something to try in this round.
     pub active: BTreeSet<TenantIx>,
+    /// Tenants that had their turn in this round.
+    pub later: BTreeSet<TenantIx>,
     pub parked: BTreeSet<(TenantIx, LaneIx)>,
     /// Promised, in the order in which they were.
     pub claims: BTreeSet<(u64, Slot)>,

@@ -83,6 +83,14 @@ impl<'a> Search<'a> {
         wish.amounts.iter().any(|&(key, amount)| amount > 0 && self.tree.borrows_with(VIEW, node, key, amount))
     }
 
+    /// Whether it would borrow with it even without those victims.
+    pub fn borrows_without(&mut self, wish: Wish<'_>, victims: &[Victim]) -> bool {
+        victims.iter().for_each(|v| self.take(v.0));
+        let borrows = self.would_borrow(wish);
+        victims.iter().for_each(|v| self.give_back(v.0));
+        borrows
+    }
+
     fn take(&mut self, slot: Slot) {
         let entry = self.entries.get(slot);
         for &(key, amount) in entry.granted().map(|g| &g.amounts[..]).unwrap_or_default() {
