@@ -313,6 +313,10 @@ fn main() {
         }
         let rate = run.work.len() as f64 / run.planning.as_secs_f64();
         println!("  {} decisions, {} told to leave, {} lost work", run.decided, run.drained, run.evictions);
-        println!("  {:.2} s of planning, {rate:.0} workloads/s, slowest {:?}", run.planning.as_secs_f64(), run.slowest);
+        println!(
+            "  {:.2} s of planning, {rate:.0} workloads/s, slowest {:?}",
+            run.planning.as_secs_f64(),
+            run.slowest
+        );
     }
 }

@@ -16,9 +16,7 @@ use super::reasons::first_obstacle;
 use super::tournament::Tournament;
 use super::tree::{Ix, KeyIx};
 use super::victims::{Victim, fits};
-use super::{
-    Admissions, Amount, Fungibility, Level, NodeId, Reclaim, Rule, Strategy, View, WhyNot,
-};
+use super::{Admissions, Amount, Fungibility, Level, NodeId, Reclaim, Rule, Strategy, View, WhyNot};
 use crate::{TenantId, Timestamp, WorkloadId};
 
 /// Most rounds of heads in one cycle of one tree; what is left is for the next.
@@ -220,7 +218,7 @@ impl Admissions {
                 let mut tournament = Tournament::new(&mut self.tree, root, heads);
                 while !stopped && let Some(nomination) = tournament.pop() {
                     let node = nomination.tenant_node;
-                    self.process(root, nomination, now, decisions);
+                    self.process(root, &nomination, now, decisions);
                     tournament.done(&mut self.tree, node);
                     stopped = decisions.len() >= most;
                 }
@@ -229,7 +227,7 @@ impl Admissions {
                 heads.sort_by_key(|n| (n.rank, n.order));
                 let mut heads = heads.into_iter();
                 while !stopped && let Some(nomination) = heads.next() {
-                    self.process(root, nomination, now, decisions);
+                    self.process(root, &nomination, now, decisions);
                     stopped = decisions.len() >= most;
                 }
                 self.stay_active(root, heads);
@@ -389,13 +387,13 @@ impl Admissions {
     }
 
     /// Tries one head against what those before it left.
-    fn process(&mut self, root: Ix, head: Nomination, now: Timestamp, decisions: &mut Vec<Decision>) {
+    fn process(&mut self, root: Ix, head: &Nomination, now: Timestamp, decisions: &mut Vec<Decision>) {
         self.lift(head.tenant);
-        match self.choose(&head) {
+        match self.choose(head) {
             Ok(choice) => self.grant(head.slot, choice, now, decisions),
             // Others were before it. Next round it may try by other means.
             Err(_) if head.fits => {}
-            Err(why) => self.park(root, &head, why),
+            Err(why) => self.park(root, head, why),
         }
         self.keep(head.tenant);
         self.roots.entry(root).or_default().later.insert(head.tenant);
@@ -414,8 +412,7 @@ impl Admissions {
             && why.level != Level::Budget
             && !matches!(why.node, Some(NodeId::Project(_)))
             && head.amounts.iter().all(|&(key, amount)| {
-                amount <= self.tree.nominal(head.tenant_node, key)
-                    && self.tree.lists(head.tenant_node, key)
+                amount <= self.tree.nominal(head.tenant_node, key) && self.tree.lists(head.tenant_node, key)
             });
         let by = self.by(head.leaf);
         let tenant = &mut self.tenants[head.tenant as usize];

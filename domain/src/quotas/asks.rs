@@ -13,7 +13,9 @@ pub const MAX_COUNT: u32 = 1 << 20;
 pub const MAX_OPTIONS: usize = 16;
 
 /// What quota is counted in, of one class of accelerators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
     /// Thousandths of an accelerator, or of a core.
@@ -114,7 +116,8 @@ impl Ask {
             amount >= 0 && amount.checked_mul(times.into()).is_some_and(|total| total <= MAX_AMOUNT)
         };
         for option in &self.options {
-            let named_twice = option.iter().enumerate().any(|(i, (k, _))| option[..i].iter().any(|(o, _)| o == k));
+            let named_twice =
+                option.iter().enumerate().any(|(i, (k, _))| option[..i].iter().any(|(o, _)| o == k));
             if named_twice || !option.iter().all(|(_, amount)| fine(*amount, self.count)) {
                 return Err(AskError::Amount);
             }

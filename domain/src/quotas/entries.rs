@@ -197,7 +197,8 @@ impl Granted {
                     Some(group) => {
                         let nth = seen.entry(group.endpoint).or_default();
                         *nth += 1;
-                        let left = self.replicas.get(&group.endpoint).map_or(0, |all| all.saturating_sub(*nth));
+                        let left =
+                            self.replicas.get(&group.endpoint).map_or(0, |all| all.saturating_sub(*nth));
                         if foreign && left < group.guaranteed {
                             continue;
                         }

@@ -9,7 +9,9 @@ use super::victims::{Search, Victim, Wish};
 use super::{Amount, View};
 
 /// Which rule let a workload preempt another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// Of the same tenant, and less important.
@@ -66,7 +68,10 @@ impl Admissions {
         let entry = self.entries.get(slot);
         let tenant = self.tenants[entry.tenant as usize].node;
         let possible = amounts.iter().all(|&(key, amount)| {
-            let limit = self.tree.project_room(View::Held, entry.leaf, key).map(|_| self.tree.nominal(entry.leaf, key));
+            let limit = self
+                .tree
+                .project_room(View::Held, entry.leaf, key)
+                .map(|_| self.tree.nominal(entry.leaf, key));
             amount == 0
                 || self.tree.lists(tenant, key)
                     && amount <= self.tree.potential(tenant, key)

@@ -7,7 +7,9 @@ use super::tree::{Ix, KeyIx};
 use super::{Amount, BudgetKind, Key, NodeId, Tree, View};
 
 /// What stops a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Its tenant's quota or its project's limit.

@@ -75,7 +75,8 @@ impl Admissions {
                 ask: entry.ask.clone(),
                 option: grant.option,
                 count: grant.count,
-                reserved_at: Timestamp::UNIX_EPOCH + std::time::Duration::from_micros(grant.at_us.max(0) as u64),
+                reserved_at: Timestamp::UNIX_EPOCH
+                    + std::time::Duration::from_micros(grant.at_us.max(0) as u64),
                 standing,
             });
         }

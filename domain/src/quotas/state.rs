@@ -8,8 +8,8 @@ use super::history::Remembered;
 use super::queue::{Queue, Shape};
 use super::tree::{Ix, KeyIx};
 use super::{
-    Amount, Ask, AskError, BudgetKind, BudgetState, Hold, Holding, HoldingStanding, NodeId, NodeSpec, Settings,
-    Tree, TreeError, View, Waiting, WhyNot,
+    Amount, Ask, AskError, BudgetKind, BudgetState, Hold, Holding, HoldingStanding, NodeId, NodeSpec,
+    Settings, Tree, TreeError, View, Waiting, WhyNot,
 };
 use crate::{TenantId, Timestamp, WorkloadId};
 
@@ -332,7 +332,8 @@ impl Admissions {
     /// Takes an entry out of its lane.
     pub(super) fn step_out(&mut self, slot: Slot) {
         let entry = self.entries.get(slot);
-        let (tenant, lane, at, id, leaf) = (entry.tenant, entry.lane, entry.queued_us, entry.ask.id, entry.leaf);
+        let (tenant, lane, at, id, leaf) =
+            (entry.tenant, entry.lane, entry.queued_us, entry.ask.id, entry.leaf);
         let by = self.by(leaf);
         let queue = &mut self.tenants[tenant as usize].queue;
         let kept = queue.lane(lane).parked.as_ref().is_some_and(|p| p.keeps);
@@ -452,7 +453,13 @@ impl Admissions {
     }
 
     /// Marks a victim: it holds its room until it has left, but not for long.
-    pub(super) fn send_away(&mut self, slot: Slot, grant: &Grant, preemptor: Option<WorkloadId>, now: Timestamp) {
+    pub(super) fn send_away(
+        &mut self,
+        slot: Slot,
+        grant: &Grant,
+        preemptor: Option<WorkloadId>,
+        now: Timestamp,
+    ) {
         self.unpromise(slot, grant, now);
         self.entries.get_mut(slot).state = State::Leaving { grant: grant.clone(), preemptor };
     }

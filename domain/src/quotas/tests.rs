@@ -3,6 +3,4 @@
 mod corners;
 mod dsl;
 mod extensions;
-mod model;
-mod properties;
 mod scenarios;

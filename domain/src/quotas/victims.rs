@@ -80,7 +80,9 @@ impl<'a> Search<'a> {
     /// Whether the wish's tenant would borrow with it.
     fn would_borrow(&self, wish: Wish<'_>) -> bool {
         let node = self.node(wish);
-        wish.amounts.iter().any(|&(key, amount)| amount > 0 && self.tree.borrows_with(VIEW, node, key, amount))
+        wish.amounts
+            .iter()
+            .any(|&(key, amount)| amount > 0 && self.tree.borrows_with(VIEW, node, key, amount))
     }
 
     /// Whether it would borrow with it even without those victims.
@@ -187,8 +189,7 @@ impl<'a> Search<'a> {
         let project_only = self.is_projects_matter(wish);
         let others = if project_only { Vec::new() } else { self.borrowers(wish, &keys) };
         let may_borrow = policies.borrow != BorrowWhilePreempting::Never;
-        let under_nominal =
-            keys.iter().all(|&k| self.tree.usage(VIEW, node, k) < self.tree.subtree(node, k));
+        let under_nominal = keys.iter().all(|&k| self.tree.usage(VIEW, node, k) < self.tree.subtree(node, k));
         let attempts: &[bool] = if others.is_empty() || (!may_borrow && !under_nominal) {
             &[true]
         } else if !may_borrow && others.iter().all(|o| o.0 != Standpoint::Beneath) {
@@ -494,7 +495,11 @@ impl<'a> Search<'a> {
         let mut at = self.tree.nodes[node as usize].root;
         while self.tenant_at[at as usize].is_none() {
             let rank = |&n: &Ix| {
-                (self.tree.share(VIEW, n), self.tenant_at[n as usize].is_none(), self.tree.nodes[n as usize].id)
+                (
+                    self.tree.share(VIEW, n),
+                    self.tenant_at[n as usize].is_none(),
+                    self.tree.nodes[n as usize].id,
+                )
             };
             at = ways.get(&at)?.iter().copied().max_by_key(|n| rank(n))?;
         }

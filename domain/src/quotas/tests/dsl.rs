@@ -25,7 +25,8 @@ pub fn at(secs: u64) -> Timestamp {
 }
 
 fn quantity(text: &str) -> Amount {
-    (text.parse::<f64>().unwrap_or_else(|_| panic!("{text:?} is no quantity")) * UNIT as f64).round() as Amount
+    (text.parse::<f64>().unwrap_or_else(|_| panic!("{text:?} is no quantity")) * UNIT as f64).round()
+        as Amount
 }
 
 #[derive(Clone)]
@@ -233,7 +234,10 @@ impl World {
     }
 
     fn named(&self, standing: Standing) -> Vec<String> {
-        self.standing(standing).iter().map(|id| self.names[id].split('#').next().unwrap().to_owned()).collect()
+        self.standing(standing)
+            .iter()
+            .map(|id| self.names[id].split('#').next().unwrap().to_owned())
+            .collect()
     }
 
     /// Names of victims, sorted, without numbers.
@@ -319,8 +323,7 @@ pub fn parse_tree(text: &str) -> (Vec<NodeSpec>, BTreeMap<String, NodeId>) {
                     spec.budgets.insert(BudgetKind::Tokens, budget);
                 }
                 number => {
-                    spec.quotas
-                        .insert(key.clone(), Quota { nominal: quantity(number), ..Quota::default() });
+                    spec.quotas.insert(key.clone(), Quota { nominal: quantity(number), ..Quota::default() });
                 }
             }
         }

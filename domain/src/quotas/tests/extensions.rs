@@ -79,8 +79,7 @@ fn what_was_spent_may_exceed_what_was_reserved() {
 
 #[test]
 fn surplus_replicas_go_before_needed_ones() {
-    let mut world = classical("tenant t 4 within lower")
-        .runs(&["t r 1 *3 of chat min 1", "t job 1"]);
+    let mut world = classical("tenant t 4 within lower").runs(&["t r 1 *3 of chat min 1", "t job 1"]);
     world.arrives(&["t new 2 p1"]);
     // The newest is the job; replicas above the minimum go before it.
     assert_eq!(
@@ -121,10 +120,8 @@ fn a_gang_is_admitted_and_evicted_whole() {
 
 #[test]
 fn what_was_used_lately_comes_after_what_was_not() {
-    let settings = Settings {
-        fair_sharing: false,
-        history: Some(History { half_life_secs: 100, penalty_secs: 0 }),
-    };
+    let settings =
+        Settings { fair_sharing: false, history: Some(History { half_life_secs: 100, penalty_secs: 0 }) };
     let mut world = World::new("cohort R 1\ntenant a in R 0\ntenant b in R 0", settings);
     world.arrives(&["a old 1"]);
     world.now += 50;
@@ -140,10 +137,8 @@ fn what_was_used_lately_comes_after_what_was_not() {
 
 #[test]
 fn projects_of_a_tenant_are_told_apart_by_what_they_used() {
-    let settings = Settings {
-        fair_sharing: false,
-        history: Some(History { half_life_secs: 3600, penalty_secs: 0 }),
-    };
+    let settings =
+        Settings { fair_sharing: false, history: Some(History { half_life_secs: 3600, penalty_secs: 0 }) };
     let mut world = World::new("tenant t 1\nproject t/x 1\nproject t/y 1", settings);
     world.arrives(&["t/x old 1"]);
     world.now += 100;
@@ -247,10 +242,9 @@ fn acceptable_classes_are_tried_in_order() {
 
 #[test]
 fn borrowing_comes_before_preempting_unless_told_otherwise() {
-    for (policy, expected) in [
-        ("", "admit new on h100"),
-        ("preempt-first", "evict low for new by within_tenant; promise new"),
-    ] {
+    for (policy, expected) in
+        [("", "admit new on h100"), ("preempt-first", "evict low for new by within_tenant; promise new")]
+    {
         let tree = format!(
             "cohort R
             tenant t in R 2 of h100 0 within lower {policy}
