@@ -19,6 +19,7 @@ pub mod outbox;
 pub mod planner;
 pub mod principals;
 pub mod projects;
+pub mod quotas;
 pub mod restrictions;
 pub mod sessions;
 pub mod tenants;
