@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::entries::{Grant, LaneIx, Slot, State, TenantIx, micros};
 use super::queue::{Order, Parked, Shape};
 use super::reasons::first_obstacle;
+use super::state::by;
 use super::tournament::Tournament;
 use super::tree::{Ix, KeyIx};
 use super::victims::{Victim, fits};
@@ -414,7 +415,7 @@ impl Admissions {
             && head.amounts.iter().all(|&(key, amount)| {
                 amount <= self.tree.nominal(head.tenant_node, key) && self.tree.lists(head.tenant_node, key)
             });
-        let by = self.by(head.leaf);
+        let by = by(&self.settings, head.leaf);
         let tenant = &mut self.tenants[head.tenant as usize];
         tenant.keepers += u32::from(keeps);
         tenant.queue.park(head.lane, by, Parked { why, keeps }, strict);

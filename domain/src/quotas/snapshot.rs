@@ -1,4 +1,5 @@
-//! Everything that decides, as a value: recorded with a decision, it replays.
+//! Everything that decides, but for the history of usage, as a value: recorded
+//! with a decision, it replays where no history is remembered.
 
 use serde::{Deserialize, Serialize};
 

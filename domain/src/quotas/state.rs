@@ -97,6 +97,11 @@ pub struct Admissions {
     pub(super) turn: Ix,
 }
 
+/// By which subqueue a leaf's lanes are told apart.
+pub(super) fn by(settings: &Settings, leaf: Ix) -> Ix {
+    if settings.history.is_some() { leaf } else { 0 }
+}
+
 impl Admissions {
     /// With a tree, and nothing in it.
     pub fn new(settings: Settings, nodes: Vec<NodeSpec>) -> Result<Self, QuotaError> {
@@ -309,7 +314,7 @@ impl Admissions {
             min_count: entry.ask.min_count.unwrap_or(entry.ask.count),
             budget: entry.ask.budget.clone(),
         };
-        let by = if self.settings.history.is_some() { entry.leaf } else { 0 };
+        let by = by(&self.settings, entry.leaf);
         let tenant = &mut self.tenants[entry.tenant as usize];
         entry.lane = tenant.queue.insert(shape, entry.queued_us, entry.ask.id, slot, by);
         let (ix, lane) = (entry.tenant, entry.lane);
@@ -334,7 +339,7 @@ impl Admissions {
         let entry = self.entries.get(slot);
         let (tenant, lane, at, id, leaf) =
             (entry.tenant, entry.lane, entry.queued_us, entry.ask.id, entry.leaf);
-        let by = self.by(leaf);
+        let by = by(&self.settings, leaf);
         let queue = &mut self.tenants[tenant as usize].queue;
         let kept = queue.lane(lane).parked.as_ref().is_some_and(|p| p.keeps);
         queue.remove(lane, at, id, slot, by);
@@ -348,11 +353,6 @@ impl Admissions {
                 self.freed(tenant);
             }
         }
-    }
-
-    /// By which subqueue a leaf's lanes are told apart.
-    pub(super) fn by(&self, leaf: Ix) -> Ix {
-        if self.settings.history.is_some() { leaf } else { 0 }
     }
 
     pub(super) fn root_of(&self, tenant: TenantIx) -> Ix {
@@ -370,7 +370,7 @@ impl Admissions {
         let root = self.root_of(tenant);
         let state = &mut self.tenants[tenant as usize];
         let shape = state.queue.lane(lane).shape.clone();
-        let by = if self.settings.history.is_some() { shape.leaf } else { 0 };
+        let by = by(&self.settings, shape.leaf);
         if state.queue.lane(lane).parked.as_ref().is_some_and(|p| p.keeps) {
             state.keepers -= 1;
         }
