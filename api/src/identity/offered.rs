@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::login_path;
 use crate::cursor::Page;
-use crate::extract::{Json, Query};
+use crate::extract::{Json, WholeQuery};
 use crate::problem::Result;
 use crate::sessions::Client;
 use crate::state::App;
@@ -54,7 +54,7 @@ impl From<IdentityProvider> for SignInProvider {
 async fn list_sign_in_providers(
     State(app): State<App>,
     client: Client,
-    Query(whose): Query<Whose>,
+    WholeQuery(whose): WholeQuery<Whose>,
 ) -> Result<Json<Page<SignInProvider>>> {
     app.rates.check_address(client.address, app.clock.now())?;
     let mut tx = app.store.system().await?;
