@@ -2,6 +2,7 @@
 //! `up` did not set up, and the way back in when none can sign in any more.
 
 use anyhow::{Context, Result, bail};
+use api::problem::ApiError;
 use api::{AdminOutcome, FirstPassword};
 use domain::Clock;
 use serde_json::json;
@@ -56,10 +57,13 @@ pub async fn run(options: BootstrapOptions, global: &Global) -> Result<()> {
 }
 
 /// What the API would call internal is the operator's own database here.
-fn explained(error: api::problem::ApiError) -> anyhow::Error {
-    let hint = matches!(error, api::problem::ApiError::Internal(_) | api::problem::ApiError::Unavailable(_));
-    let error = anyhow::Error::from(error);
-    if !hint {
+fn explained(error: ApiError) -> anyhow::Error {
+    let broken = matches!(error, ApiError::Internal(_) | ApiError::Unavailable(_));
+    let error = match error {
+        ApiError::InvalidField { field, detail } => anyhow::anyhow!("the {field} {detail}"),
+        error => error.into(),
+    };
+    if !broken {
         return error;
     }
     error
