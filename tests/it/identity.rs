@@ -458,6 +458,13 @@ async fn a_ministry_is_federated_by_the_command_line_alone() {
     assert!(ok(&["list"]).await.contains(&id.url));
     assert!(ok(&["check", "staff"]).await.contains("yes"));
     assert_eq!(p.me(&id.token("anna", &["chiefs"])).await.1["role"], "tenant_admin");
+    // The provider's token in a file, where a key would be.
+    let token = file("token", &id.token("anna", &["chiefs"]));
+    let mut command = tokio::process::Command::new(tests::installation::program());
+    command.current_dir(dir.path()).args(["audit", "list", "--server", &p.url, "--key-file", &token]);
+    let done = command.output().await.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("create_identity_provider"));
     let desk = ["update", "staff", "--map", "desk=user@sandbox", "--map", "chiefs=viewer"];
     assert!(ok(&desk).await.contains("desk is user in sandbox"));
     assert_eq!(p.me(&id.token("anna", &["chiefs"])).await.1["role"], "viewer");
