@@ -359,15 +359,16 @@ async fn a_sign_in_page_sees_providers_and_not_which_ministries_there_are() {
     p.ok(Method::PATCH, &at, &p.admin, Some(json!({"enabled": false}))).await;
     assert_eq!(items("?tenant=interior").await, json!([]));
 
-    let mut refused = None;
-    for _ in 0..700 {
-        let (status, _) = get("").await;
-        if status != StatusCode::OK {
-            refused = Some(status);
+    // An address has 600 requests a minute.
+    let mut refused = false;
+    for _ in 0..40 {
+        let answers = futures_util::future::join_all((0..50).map(|_| get(""))).await;
+        refused = answers.iter().any(|(status, _)| *status == StatusCode::TOO_MANY_REQUESTS);
+        if refused {
             break;
         }
     }
-    assert_eq!(refused, Some(StatusCode::TOO_MANY_REQUESTS));
+    assert!(refused);
     p.system.stop().await;
 }
 
