@@ -13,6 +13,7 @@ mod inference;
 mod isolation;
 mod keycloak;
 mod matrix;
+mod operator;
 mod placement;
 mod sign_in;
 mod up;
