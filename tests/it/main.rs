@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 mod batches;
+mod bounds;
 mod catalogue;
+mod closing;
 mod conformance;
 mod fleet;
 mod idempotency;
