@@ -16,5 +16,6 @@ mod isolation;
 mod keycloak;
 mod matrix;
 mod placement;
+mod secrecy;
 mod sign_in;
 mod up;

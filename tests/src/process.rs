@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use domain::keys::{CredentialKind, Pepper, mint};
+use domain::keys::{CredentialKind, mint};
 use nix::sys::signal::{Signal, kill};
 use reqwest::{Client, StatusCode};
 use tempfile::TempDir;
@@ -27,8 +27,12 @@ pub struct ApiProcess {
     child: Option<Child>,
     /// Base URL of the public listener; the same after each start.
     pub url: String,
+    /// Base URL of the internal listener's routes.
+    pub internal: String,
+    /// What workers join with.
+    pub join_token: String,
     /// The key of all hashes.
-    pub pepper: Pepper,
+    pub pepper: [u8; 32],
     http: Client,
     settings: Vec<(String, String)>,
 }
@@ -44,14 +48,15 @@ impl ApiProcess {
             path.display().to_string()
         };
         let pepper = [3; 32];
-        let port = free_port();
+        let join_token = mint(CredentialKind::Join, [7; 20]);
+        let (port, internal) = (free_port(), free_port());
         let own = [
             ("DATABASE__URL_FILE", file("url", &db.url())),
             ("SECRETS__PEPPER_FILE", file("pepper", &hex::encode(pepper))),
-            ("SECRETS__JOIN_TOKEN_FILE", file("join", &mint(CredentialKind::Join, [7; 20]))),
+            ("SECRETS__JOIN_TOKEN_FILE", file("join", &join_token)),
             ("OBJECTS__DIR", dir.path().join("objects").display().to_string()),
             ("API__LISTEN", format!("127.0.0.1:{port}")),
-            ("API__INTERNAL_LISTEN", "127.0.0.1:0".to_owned()),
+            ("API__INTERNAL_LISTEN", format!("127.0.0.1:{internal}")),
             ("METRICS__API_LISTEN", "127.0.0.1:0".to_owned()),
         ];
         let more = settings.iter().map(|(name, value)| (*name, (*value).to_owned()));
@@ -62,7 +67,9 @@ impl ApiProcess {
             port,
             child: None,
             url: format!("http://127.0.0.1:{port}"),
-            pepper: Pepper::new(pepper),
+            internal: format!("http://127.0.0.1:{internal}/internal/v1"),
+            join_token,
+            pepper,
             http: Client::builder().no_proxy().build().expect("a client"),
             settings,
         };
