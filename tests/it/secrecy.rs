@@ -99,7 +99,7 @@ impl Tongue {
         self.post("/api/v1/accounts?tenant=interior", &admin, head.clone(), 201).await;
         self.post("/api/v1/accounts?tenant=interior", &admin, head, 409).await;
         let first = self.sign_in(HEAD, FIRST_PASSWORD).await;
-        let change = json!({"password": FIRST_PASSWORD, "new_password": NEXT_PASSWORD});
+        let change = json!({"old": FIRST_PASSWORD, "new": NEXT_PASSWORD});
         self.post("/api/v1/me/password", &first, change, 204).await;
         let wrong = |field: &str| {
             let mut body = json!({"login": HEAD, "password": WRONG_PASSWORD});
