@@ -202,7 +202,7 @@ async fn a_suspended_ministry_goes_on_and_a_deleted_one_is_gone() {
     .await;
     let (_, installation) = up.call(Method::GET, "/api/v1/installation", Some(&admin), None).await;
     let public_key = installation["certificate_public_key"].as_str().unwrap();
-    let verify = ["certificates", "verify", &certificate, "--public-key", public_key, "--format", "json"];
+    let verify = ["certificates", "verify", &certificate, "--public-key", public_key, "--output", "json"];
     let verified = Command::new(program()).args(verify).output().await.unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
     let verified: Value = serde_json::from_slice(&verified.stdout).unwrap();

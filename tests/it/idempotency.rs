@@ -25,6 +25,8 @@ const AT_ONCE: usize = 4;
 /// The API is killed after so many things, and sooner where there are few.
 const THINGS_PER_CRASH: usize = 50;
 const FEWEST_CRASHES: usize = 3;
+/// An API that lives answers within this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 /// A connection to the database is ended every so often.
 const CUT_EVERY: Duration = Duration::from_millis(100);
 
@@ -42,7 +44,8 @@ async fn ask(
 ) -> reqwest::Result<(StatusCode, bool, Value)> {
     let request =
         http.post(format!("{base}/api/v1/api-keys")).bearer_auth(admin).header("idempotency-key", key);
-    let answer = request.json(&json!({"project": "sandbox", "name": name})).send().await?;
+    let answer =
+        request.json(&json!({"project": "sandbox", "name": name})).timeout(ANSWER_WITHIN).send().await?;
     let again = answer.headers().contains_key("idempotent-replayed");
     Ok((answer.status(), again, answer.json().await?))
 }
@@ -74,6 +77,7 @@ impl Crowd {
                     tokio::task::yield_now().await;
                 }
                 Ok((other, _, body)) => panic!("{other}: {body}"),
+                Err(e) if e.is_timeout() => panic!("{key}: no answer within {ANSWER_WITHIN:?}"),
                 // It was killed, perhaps between its commit and its answer.
                 Err(_) => {
                     self.unanswered.fetch_add(1, Ordering::Relaxed);

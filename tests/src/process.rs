@@ -96,7 +96,13 @@ impl ApiProcess {
             let exited =
                 self.child.as_mut().expect("it was started").try_wait().expect("it can be waited for");
             assert!(exited.is_none(), "the API ended with {exited:?}:\n{}", self.log());
-            self.http.get(&url).send().await.is_ok_and(|r| r.status() == StatusCode::OK).then_some(())
+            self.http
+                .get(&url)
+                .timeout(START_DEADLINE)
+                .send()
+                .await
+                .is_ok_and(|r| r.status() == StatusCode::OK)
+                .then_some(())
         })
         .await;
     }
