@@ -187,9 +187,11 @@ pub(crate) async fn create(
 /// The model of that name. One that a key is not bound to answers like one that
 /// does not exist.
 async fn resolve(tx: &mut TenantTx, scope: &TenantScope, name: &str) -> Result<ResolvedModel> {
-    let may_use = |name: &str| scope.caller.bounds.as_ref().is_none_or(|bounds| bounds.allows_endpoint(name));
+    let bounds = scope.caller.bounds.as_ref();
+    let may_use = |name: &str| bounds.is_none_or(|bounds| bounds.allows_endpoint(name));
+    let endpoints_only = bounds.is_some_and(|bounds| bounds.endpoints.is_some());
     if may_use(name)
-        && let Some(found) = store::jobs::resolve_model(tx, name).await?
+        && let Some(found) = store::jobs::resolve_model(tx, name, endpoints_only).await?
     {
         return Ok(found);
     }

@@ -31,8 +31,13 @@ pub struct ResolvedModel {
 }
 
 /// The version that `name` means: that of the tenant's endpoint, else the
-/// newest of the tenant's own model, else the newest of the catalogue's.
-pub async fn resolve_model(tx: &mut TenantTx, name: &str) -> Result<Option<ResolvedModel>, StoreError> {
+/// newest of the tenant's own model, else the newest of the catalogue's. A model
+/// is not meant where `endpoints_only`.
+pub async fn resolve_model(
+    tx: &mut TenantTx,
+    name: &str,
+    endpoints_only: bool,
+) -> Result<Option<ResolvedModel>, StoreError> {
     let row = query!(
         r#"SELECT id AS "id!", digest AS "digest!", manifest AS "manifest!" FROM (
                SELECT 0 AS rank, v.id, v.digest, v.manifest, v.created_at
@@ -41,10 +46,11 @@ pub async fn resolve_model(tx: &mut TenantTx, name: &str) -> Result<Option<Resol
                UNION ALL
                SELECT CASE WHEN m.tenant_id IS NULL THEN 2 ELSE 1 END, v.id, v.digest, v.manifest, v.created_at
                FROM models m JOIN model_versions v ON v.model_id = m.id
-               WHERE m.name = $1
+               WHERE m.name = $1 AND NOT $2
            ) found
            ORDER BY rank, created_at DESC, id DESC LIMIT 1"#,
         name,
+        endpoints_only,
     )
     .fetch_optional(tx.conn())
     .await?;

@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 mod batches;
+mod bounds;
 mod catalogue;
+mod closing;
 mod conformance;
 mod fleet;
 mod idempotency;
@@ -15,5 +17,6 @@ mod keycloak;
 mod matrix;
 mod operator;
 mod placement;
+mod secrecy;
 mod sign_in;
 mod up;

@@ -40,7 +40,7 @@ impl Installation {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let database = file("database-url", &system.db.app_url());
+        let database = file("database-url", &system.db.url());
         file("chancery.toml", &format!("[database]\nurl_file = {database:?}\n"));
         Self { system, url, dir }
     }

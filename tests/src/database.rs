@@ -70,8 +70,8 @@ impl Database {
             .expect("the owner logs in")
     }
 
-    /// Where processes log in.
-    pub fn app_url(&self) -> String {
+    /// What processes are given as the URL of their database.
+    pub fn url(&self) -> String {
         role_url("chancery_app", APP_PASSWORD, &self.name)
     }
 
