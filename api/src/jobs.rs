@@ -212,7 +212,7 @@ async fn resolve(tx: &mut TenantTx, scope: &TenantScope, name: &str) -> Result<R
 pub(crate) async fn get(app: &App, scope: &TenantScope, id: JobId) -> Result<Job> {
     let mut job = store::jobs::get(&mut scope.read(app).await?, id).await?;
     if job.state == JobState::InProgress && job.reason.is_some() {
-        // The queue is everybody's; the place in it tells only how long it is.
+        // The queue is that of all projects; the place in it tells only how long it is.
         let mut tx = app.store.system().await?;
         job.position = store::jobs::position(&mut tx, id).await?;
     }
