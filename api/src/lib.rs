@@ -32,6 +32,7 @@ mod passwords;
 mod portal;
 pub mod problem;
 mod projects;
+mod quotas;
 mod seal;
 mod server;
 mod service_accounts;

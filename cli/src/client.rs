@@ -68,6 +68,11 @@ impl Client {
         Ok(Self { http, server, settings })
     }
 
+    /// Whether requests of [`Scope::Tenant`] name a ministry, or its key does.
+    pub fn acts_for_a_tenant(&self) -> bool {
+        self.settings.tenant.is_some() || self.settings.key_file.is_some()
+    }
+
     /// The password of who signs in.
     pub fn password(&self) -> Result<String> {
         files::read_secret(self.settings.password_file.as_deref().context("no --password-file")?)

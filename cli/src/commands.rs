@@ -14,6 +14,7 @@ mod keys;
 mod models;
 mod one_time_code;
 mod projects;
+mod quotas;
 mod service_accounts;
 mod sessions;
 mod tenants;
@@ -41,6 +42,9 @@ pub enum ClientCommand {
     /// Projects of a ministry.
     #[command(subcommand)]
     Projects(projects::ProjectsCommand),
+    /// Quotas: who may use how many accelerators.
+    #[command(subcommand)]
+    Quotas(quotas::QuotasCommand),
     /// Accounts of people (administrator).
     #[command(subcommand)]
     Accounts(accounts::AccountsCommand),
@@ -107,6 +111,7 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Tenants(command) => tenants::run(command, &at).await?,
         ClientCommand::Certificates(command) => certificates::run(command, global).await?,
         ClientCommand::Projects(command) => projects::run(command, &at).await?,
+        ClientCommand::Quotas(command) => quotas::run(command, &at).await?,
         ClientCommand::Accounts(command) => accounts::run(command, &at).await?,
         ClientCommand::IdentityProviders(command) => identity_providers::run(command, &at).await?,
         ClientCommand::Sessions(command) => sessions::run(command, &at).await?,

@@ -65,7 +65,8 @@ pub fn parse<T: DeserializeOwned>(item: Value) -> Result<T> {
         .context("the API answered something else than expected: is it of another version?")
 }
 
-fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+/// Rows below a header.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().map(|name| name.to_uppercase()));

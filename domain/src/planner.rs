@@ -8,7 +8,9 @@
 //! places nothing, because what it creates has no identifier yet and may come
 //! before what already waits.
 
+mod admission;
 mod candidates;
+mod quota;
 mod reasons;
 #[cfg(test)]
 mod simulation;
@@ -16,12 +18,12 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::accelerators::ResourceRequest;
+use crate::quotas::{Level, Rule};
 use crate::workloads::{PlacementState, Workload, WorkloadOwner, WorkloadState};
 use crate::{DeviceId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 
@@ -70,6 +72,8 @@ pub enum Decision {
         version_id: VersionId,
         /// What each asks for.
         resources: ResourceRequest,
+        /// Higher goes first.
+        priority: i32,
         /// How many of the owner's workloads are not ended now.
         existing: u32,
         /// How many to add.
@@ -102,12 +106,26 @@ pub enum Decision {
         /// What it was chosen from.
         considered: Considered,
     },
+    /// A placement must let go, because another workload has the better claim
+    /// on its quota. Its workload waits anew.
+    Evict {
+        /// Which.
+        placement: PlacementId,
+        /// Its generation.
+        generation: i64,
+        /// For whom.
+        preemptor: WorkloadId,
+        /// By which rule.
+        rule: Rule,
+    },
     /// The workload waits, for another reason than before.
     Wait {
         /// Which.
         workload: WorkloadId,
         /// Its generation.
         generation: i64,
+        /// What stops it; nothing if its tenant may begin nothing at all.
+        level: Option<Level>,
         /// Why, in plain words.
         reason: String,
     },
@@ -124,7 +142,7 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Vec<Decision> {
     end_lost_placements(snapshot, &lost, &mut fleet, &mut waiting, &mut decisions);
     let created = match_intents(snapshot, &lost, &mut fleet, &mut waiting, &mut decisions);
     if !created {
-        place(snapshot, &waiting, &mut fleet, &mut decisions);
+        admission::admit(snapshot, now, &lost, &waiting, &mut fleet, &mut decisions);
     }
     decisions
 }
@@ -200,6 +218,7 @@ fn match_intents(
                 tenant_id: intent.tenant_id,
                 version_id: intent.version_id,
                 resources: intent.resources.clone(),
+                priority: intent.priority,
                 existing,
                 count: wanted - existing,
             });
@@ -233,84 +252,6 @@ fn parting_order(workload: &Workload, placement: Option<&LivePlacement>) -> impl
         Some(PlacementState::Ready) => 3,
     };
     (serving, std::cmp::Reverse((workload.created_at, workload.id)))
-}
-
-/// Order of admission: interactive before batch, then by age.
-fn admission_order(workload: &Workload) -> impl Ord + use<> {
-    let batch = matches!(workload.owner, WorkloadOwner::Job(_));
-    (batch, workload.created_at, workload.id)
-}
-
-/// Places what waits, and says of the rest why it does not fit.
-fn place(
-    snapshot: &Snapshot,
-    waiting: &BTreeSet<WorkloadId>,
-    fleet: &mut Fleet<'_>,
-    decisions: &mut Vec<Decision>,
-) {
-    let mut queue: Vec<&Workload> = waiting.iter().filter_map(|id| snapshot.workloads.get(id)).collect();
-    queue.sort_by_key(|w| admission_order(w));
-
-    let anything = TenantBounds::default();
-    let bounds = |workload: &Workload| snapshot.tenants.get(&workload.tenant_id).unwrap_or(&anything);
-    // Room only shrinks from here on, so what found none once finds none again.
-    let mut refused: BTreeMap<Shape<'_>, Option<String>> = BTreeMap::new();
-    let mut left = Vec::new();
-    for workload in queue {
-        let bounds = bounds(workload);
-        if bounds.closed.is_none()
-            && let Entry::Vacant(refusal) = refused.entry(Shape::of(&workload.resources, bounds))
-        {
-            if let Some(choice) = fleet.choose(workload, &bounds.zones) {
-                let holds = vec![Hold {
-                    device_id: choice.device,
-                    memory_bytes: workload.resources.memory_bytes,
-                    milli: workload.resources.milli,
-                }];
-                fleet.take(workload, &choice);
-                decisions.push(Decision::Place {
-                    workload: workload.id,
-                    generation: workload.generation,
-                    worker: choice.worker,
-                    holds,
-                    considered: choice.considered,
-                });
-                continue;
-            }
-            refusal.insert(None);
-        }
-        left.push(workload);
-    }
-
-    // Reasons are told of the fleet as it is after this plan, so that planning
-    // again finds the same ones.
-    for workload in left {
-        let bounds = bounds(workload);
-        let reason = match bounds.closed {
-            Some(closed) => closed.reason(),
-            None => refused
-                .entry(Shape::of(&workload.resources, bounds))
-                .or_default()
-                .get_or_insert_with(|| reasons::explain(fleet, &workload.resources, &bounds.zones)),
-        };
-        if workload.reason.as_deref() != Some(reason) {
-            decisions.push(Decision::Wait {
-                workload: workload.id,
-                generation: workload.generation,
-                reason: reason.to_owned(),
-            });
-        }
-    }
-}
-
-/// A request and where it may go, as a key.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Shape<'a>(&'a str, u64, u32, &'a [String]);
-
-impl<'a> Shape<'a> {
-    fn of(request: &'a ResourceRequest, bounds: &'a TenantBounds) -> Self {
-        Self(&request.class, request.memory_bytes, request.milli, &bounds.zones)
-    }
 }
 
 /// Where a workload goes, and what it was chosen from.

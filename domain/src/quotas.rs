@@ -22,6 +22,7 @@ mod budgets;
 mod entries;
 mod fair_share;
 mod history;
+mod nodes;
 mod policies;
 mod preemption;
 mod queue;
@@ -39,12 +40,15 @@ pub use asks::{Ask, AskError, Group, Hold, Key, MAX_COUNT, MAX_OPTIONS, Resource
 pub use budgets::{Budget, BudgetKind, BudgetState};
 pub use fair_share::Share;
 pub use history::History;
+pub use nodes::{
+    LinesError, MAX_LINES, MAX_WEIGHT_MILLI, Named, NodeKind, QuotaLine, QuotaNode, QuotaUse, quotas,
+};
 pub use policies::{BorrowWhilePreempting, Fungibility, Policies, Reclaim, Strategy, WithinTenant};
 pub use preemption::Rule;
 pub use reasons::{Level, Waiting, WhyNot};
 pub use snapshot::{Holding, HoldingStanding, Settings, Snapshot};
 pub use state::{Admissions, QuotaError, Standing};
-pub use tree::{Figures, NodeId, NodeSpec, Quota, Tree, TreeError, View};
+pub use tree::{Figures, MAX_DEPTH, NodeId, NodeSpec, Quota, Tree, TreeError, View};
 
 /// A quantity, in the smallest unit that matters. Never negative in what is
 /// asked or configured; what is available may be.

@@ -17,6 +17,11 @@ pub enum WorkloadOwner {
     Job(JobId),
 }
 
+/// Priority of endpoints, whose prompts people wait for.
+pub const ENDPOINT_PRIORITY: i32 = 100;
+/// Priority of jobs.
+pub const JOB_PRIORITY: i32 = 0;
+
 /// Where a workload stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -42,13 +47,17 @@ pub struct Workload {
     pub version_id: VersionId,
     /// What it asks for.
     pub resources: ResourceRequest,
+    /// Higher goes first, in its tenant and where tenants compete.
+    pub priority: i32,
     /// Where it stands.
     pub state: WorkloadState,
     /// Counts placements of this workload; a placement with another is stale.
     pub generation: i64,
     /// Why it waits, in plain words.
     pub reason: Option<String>,
-    /// When it was created; the order of admission.
+    /// Since when it waits: its creation, or when it was last made to leave.
+    pub queued_at: Timestamp,
+    /// When it was created.
     pub created_at: Timestamp,
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use store::deletions::Stopping;
 use store::leadership::{Term, fence};
 use store::objects::Objects;
-use store::{Store, StoreError, SystemTx, audit, deletions, outbox};
+use store::{Store, StoreError, SystemTx, audit, deletions, outbox, quotas};
 use tracing::{info, warn};
 
 /// Deletions that one turn takes on.
@@ -200,6 +200,8 @@ async fn finish(at: At<'_>, tenant: TenantId) -> Result<(), StoreError> {
     event.detail =
         json!({ "rows": deletion.rows, "objects": deletion.objects, "object_bytes": deletion.object_bytes });
     audit::record(&mut tx, &event).await?;
+    // What it lent is gone from its cohort.
+    quotas::settle(&mut tx).await?;
     outbox::publish(&mut tx, Topic::Tenants, tenant, now).await?;
     tx.commit().await?;
     info!(tenant.id = %tenant, "Tenant {tenant} is deleted; its certificate is signed");

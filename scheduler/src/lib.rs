@@ -47,6 +47,9 @@ pub struct Settings {
     pub max_shares_per_job: u32,
     /// Open chunks of a job that ask for one more share.
     pub chunks_per_share: u32,
+    /// Tenants that use least of what others lend, by their weights, go first and
+    /// may take it back from those that use most.
+    pub fair_sharing: bool,
     /// How long notices of changes are kept, in seconds.
     pub outbox_keep_secs: u64,
 }
@@ -58,6 +61,7 @@ impl Default for Settings {
             tick_secs: 1,
             max_shares_per_job: shares.max_shares,
             chunks_per_share: shares.chunks_per_share,
+            fair_sharing: false,
             outbox_keep_secs: 3600,
         }
     }
@@ -271,7 +275,7 @@ pub async fn tick(
     term: Term,
     now: Timestamp,
 ) -> Result<Summary, StoreError> {
-    placement::tick(store, settings.share_limits(), term, now).await
+    placement::tick(store, settings, term, now).await
 }
 
 #[expect(clippy::cast_precision_loss, reason = "epochs stay far below 2^53")]

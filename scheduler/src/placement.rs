@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use domain::Timestamp;
-use domain::planner::{Decision, ShareLimits, Snapshot, plan};
+use domain::planner::{Decision, Snapshot, plan};
 use domain::workloads::WorkloadState;
 use store::leadership::{Leader, Term};
 use store::{Store, StoreError, workloads};
@@ -45,7 +45,7 @@ pub(crate) async fn run(
         if leader.check().await.is_err() {
             return None;
         }
-        match tick(&deps.store, settings.share_limits(), term, deps.clock.now()).await {
+        match tick(&deps.store, &settings, term, deps.clock.now()).await {
             Ok(_) => {}
             Err(StoreError::NotLeader) => return Some(leader),
             Err(error) => {
@@ -60,14 +60,15 @@ pub(crate) async fn run(
 /// Plans and applies until nothing is left to decide.
 pub(crate) async fn tick(
     store: &Store,
-    limits: ShareLimits,
+    settings: &Settings,
     term: Term,
     now: Timestamp,
 ) -> Result<Summary, StoreError> {
     let started = Instant::now();
     let mut summary = Summary::default();
     for _ in 0..MAX_ROUNDS {
-        let snapshot = workloads::snapshot(store, term.since, limits).await?;
+        let snapshot =
+            workloads::snapshot(store, term.since, settings.share_limits(), settings.fair_sharing).await?;
         summary.pending = snapshot.workloads.values().filter(|w| w.state == WorkloadState::Pending).count();
         summary.placements = snapshot.placements.len();
         let decisions = plan(&snapshot, now);
@@ -99,7 +100,7 @@ async fn apply(
     let mut tx = store.system().await?;
     match workloads::apply(&mut tx, term.epoch, decision, now).await {
         Ok(()) => tx.commit().await?,
-        Err(error @ (StoreError::Conflict(_) | StoreError::NoCapacity)) => {
+        Err(error @ (StoreError::Conflict(_) | StoreError::NoCapacity | StoreError::NoQuota)) => {
             debug!(?decision, %error, "Refused: {error}");
             return Ok(false);
         }
@@ -125,6 +126,9 @@ fn tell(snapshot: &Snapshot, decision: &Decision) {
         }
         Decision::Drain { placement, .. } => {
             info!(placement.id = %placement, "Draining placement {placement}");
+        }
+        Decision::Evict { placement, preemptor, rule, .. } => {
+            info!(placement.id = %placement, "Evicting placement {placement} for workload {preemptor}: {}", rule.as_str());
         }
         Decision::Place { workload, worker, .. } => {
             info!(workload.id = %workload, worker.id = %worker, "Placed workload {workload} on {}", name(worker));

@@ -1,15 +1,17 @@
-//! Small periodic work: leases that ran out, notices that are old.
+//! Small periodic work: leases that ran out, notices that are old, and a look
+//! whether the quota ledger is what the placements add up to.
 
 use std::time::Duration;
 
 use domain::Timestamp;
 use store::leadership::{Term, fence};
-use store::{Store, StoreError, idempotency, jobs, outbox};
-use tracing::{info, warn};
+use store::{Store, StoreError, idempotency, jobs, outbox, quotas};
+use tracing::{error, info, warn};
 
 use crate::{Deps, ERROR_PAUSE, Settings};
 
-/// Turns of this loop between two prunings of the outbox and of kept answers.
+/// Turns of this loop between two prunings of the outbox and of kept answers,
+/// and between two looks at the ledger.
 const PRUNE_EVERY: u64 = 60;
 
 /// How long the answer to an Idempotency-Key is kept.
@@ -51,6 +53,24 @@ async fn turn_once(
         outbox::prune(&mut tx, now, Duration::from_secs(settings.outbox_keep_secs)).await?;
         idempotency::prune(&mut tx, now, ANSWERS_KEPT).await?;
         tx.commit().await?;
+        check_ledger(store).await?;
+    }
+    Ok(())
+}
+
+/// Placements and the ledger change in one transaction, so a difference is a
+/// defect, and for a person to look at.
+async fn check_ledger(store: &Store) -> Result<(), StoreError> {
+    let differences = quotas::differences(store).await?;
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+    metrics::gauge!("chancery_quota_ledger_differences").set(differences.len() as f64);
+    for difference in differences {
+        error!(
+            node = %difference.node,
+            "The quota ledger of {} has {} {} of class {} in use, but its placements add up to {}: \
+             set its quota again to derive the ledger anew, and report this",
+            difference.name, difference.ledger, difference.resource, difference.class, difference.placements
+        );
     }
     Ok(())
 }

@@ -26,6 +26,12 @@ pub enum StoreError {
     /// The device has no room for it; nothing was placed.
     #[error("the device has no room left")]
     NoCapacity,
+    /// No quota allows it; nothing was placed.
+    #[error("no quota is left for it")]
+    NoQuota,
+    /// The nodes would make no quota tree.
+    #[error("{0}")]
+    QuotaTree(String),
     /// A worker reports more devices than can be kept.
     #[error("a worker has at most {MAX_DEVICES} devices")]
     TooManyDevices,
@@ -76,6 +82,7 @@ impl From<sqlx::Error> for StoreError {
             {
                 Self::NoCapacity
             }
+            sqlx::Error::Database(d) if d.constraint() == Some("quota_fits") => Self::NoQuota,
             _ => Self::Database(e),
         }
     }

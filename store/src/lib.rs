@@ -25,6 +25,7 @@ pub mod objects;
 pub mod outbox;
 pub mod principals;
 pub mod projects;
+pub mod quotas;
 pub mod restrictions;
 pub mod results;
 pub mod retention;

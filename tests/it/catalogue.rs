@@ -10,7 +10,7 @@ const SYSTEM_TABLES: &[&str] =
 /// Tables whose rows may also be shared by all tenants (`tenant_id` is null).
 const SHARED_TABLES: &[&str] = &["models", "model_versions", "model_files"];
 /// Unique over all tenants on purpose: random identifiers and hashes of random
-/// secrets, which tell nothing; logins, which end in their tenant's slug;
+/// secrets, which tell nothing; names of cohorts, which tenants have none of; logins, which end in their tenant's slug;
 /// issuers, which only the platform registers; and slugs of tenants.
 const GLOBAL_UNIQUES: &[&str] = &[
     "api_keys_key_hash_key",
@@ -22,11 +22,15 @@ const GLOBAL_UNIQUES: &[&str] = &[
     "placements_one_live",
     "principals_login",
     "principals_provider_id_subject_key",
+    "quota_cells_pkey",
+    "quota_nodes_id_kind_key",
+    "quota_nodes_name",
     "tenants_slug",
 ];
-/// Foreign keys to tables whose rows tenants share, or whose tenant a trigger compares.
+/// Foreign keys to tables whose rows tenants share, or whose tenant a trigger
+/// compares. Of the quota tree, a tenant's parent is always a cohort.
 const SHARED_TARGETS: &[&str] =
-    &["tenants", "models", "model_versions", "accelerator_classes", "workers", "devices"];
+    &["tenants", "models", "model_versions", "accelerator_classes", "workers", "devices", "quota_nodes"];
 
 #[tokio::test]
 async fn every_table_is_isolated() {

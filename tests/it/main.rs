@@ -17,6 +17,7 @@ mod keycloak;
 mod matrix;
 mod operator;
 mod placement;
+mod quotas;
 mod secrecy;
 mod sign_in;
 mod up;

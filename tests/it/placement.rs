@@ -18,17 +18,17 @@ use tests::database::{Database, rows};
 const GB: u64 = 1_000_000_000;
 
 /// A tenant with a model version, and a leader.
-struct Scene {
-    db: Database,
-    leader: Leader,
-    tenant: TenantId,
-    version: VersionId,
+pub(crate) struct Scene {
+    pub db: Database,
+    pub leader: Leader,
+    pub tenant: TenantId,
+    pub version: VersionId,
     file: Sha256Digest,
-    now: Timestamp,
+    pub now: Timestamp,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let db = Database::fresh().await;
         let now = Clock::system().now();
         let (tenant, version, file) =
@@ -57,8 +57,34 @@ impl Scene {
         Self { db, leader, tenant, version, file, now }
     }
 
-    async fn endpoint(&self, replicas: u32, memory_bytes: u64, milli: u32) -> EndpointId {
-        let (id, tenant, version) = (EndpointId::generate(), self.tenant, self.version);
+    /// Another tenant, with a project of the same identifier.
+    pub async fn another_tenant(&self, slug: &str) -> TenantId {
+        let id = TenantId::generate();
+        let mut su = self.db.superuser().await;
+        for sql in [
+            format!("INSERT INTO tenants VALUES ('{id}', '{slug}', '{slug}', now())"),
+            format!("INSERT INTO projects VALUES ('{id}', '{id}', 'sandbox', 'Sandbox', now())"),
+        ] {
+            rows(&mut su, &sql).await.unwrap();
+        }
+        for object in [format!("tenant:{id}"), format!("project:{id}")] {
+            audit(&self.db, &object).await;
+        }
+        id
+    }
+
+    pub async fn endpoint(&self, replicas: u32, memory_bytes: u64, milli: u32) -> EndpointId {
+        self.endpoint_of(self.tenant, replicas, memory_bytes, milli).await
+    }
+
+    pub async fn endpoint_of(
+        &self,
+        tenant: TenantId,
+        replicas: u32,
+        memory_bytes: u64,
+        milli: u32,
+    ) -> EndpointId {
+        let (id, version) = (EndpointId::generate(), self.version);
         let sql = format!(
             "INSERT INTO endpoints (id, tenant_id, project_id, name, version_id, replicas, class, memory_bytes, milli, created_at)
              VALUES ('{id}', '{tenant}', '{tenant}', 'e-{id}', '{version}', {replicas}, 'cpu', {memory_bytes}, {milli}, now())"
@@ -93,11 +119,11 @@ impl Scene {
         id
     }
 
-    async fn join(&self, name: &str, devices: &[(u64, u32)]) -> WorkerId {
+    pub async fn join(&self, name: &str, devices: &[(u64, u32)]) -> WorkerId {
         join(&self.db, name, devices, [u8::try_from(name.len()).unwrap(); 32], self.now).await.unwrap()
     }
 
-    async fn tick(&self) -> scheduler::Summary {
+    pub async fn tick(&self) -> scheduler::Summary {
         tick(&self.db, self.leader.term(), self.now).await.unwrap()
     }
 
@@ -110,7 +136,7 @@ impl Scene {
 
     /// The worker says of everything it should hold that it is so, as it
     /// should be: ready, or ended when draining.
-    async fn obey(&self, worker: WorkerId) {
+    pub async fn obey(&self, worker: WorkerId) {
         let (_, desired) = store::workers::desired(&self.db.store, worker).await.unwrap();
         let reports: Vec<_> = desired
             .iter()
@@ -124,23 +150,28 @@ impl Scene {
         self.report(worker, &reports).await;
     }
 
-    async fn apply(&self, decision: &Decision) -> Result<(), StoreError> {
+    pub async fn apply(&self, decision: &Decision) -> Result<(), StoreError> {
         let mut tx = self.db.store.system().await?;
         store::workloads::apply(&mut tx, self.leader.term().epoch, decision, self.now).await?;
         tx.commit().await
     }
 
-    async fn snapshot(&self) -> domain::planner::Snapshot {
-        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default()).await.unwrap()
+    pub async fn snapshot(&self) -> domain::planner::Snapshot {
+        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default(), false).await.unwrap()
     }
 
     /// Where live placements are, by name of the worker.
-    async fn placed(&self) -> Vec<String> {
+    pub async fn placed(&self) -> Vec<String> {
         let sql = "SELECT w.name FROM placements p JOIN workers w ON w.id = p.worker_id WHERE p.state <> 'ended' ORDER BY 1";
         rows(&mut self.db.superuser().await, sql).await.unwrap().iter().map(|row| row.get(0)).collect()
     }
 
-    async fn set(&self, sql: String) {
+    /// A statement by hand, and what the database says to it.
+    pub async fn set_or(&self, sql: &str) -> Result<(), String> {
+        rows(&mut self.db.superuser().await, sql).await.map(drop).map_err(|e| e.to_string())
+    }
+
+    pub async fn set(&self, sql: String) {
         rows(&mut self.db.superuser().await, &sql).await.unwrap();
     }
 }

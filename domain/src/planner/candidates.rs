@@ -142,16 +142,31 @@ impl<'a> Fleet<'a> {
         fleet
     }
 
-    /// Gives back what a placement holds.
+    /// Gives back what a placement holds, and forgets that it was there.
     pub fn release(&mut self, placement: &LivePlacement) {
+        self.free(placement);
+        if stays(placement) {
+            self.part(placement);
+        }
+    }
+
+    /// Gives back what a placement holds.
+    pub fn free(&mut self, placement: &LivePlacement) {
         for hold in &placement.holds {
             if let Some(&slot) = self.by_device.get(&hold.device_id) {
                 self.slots[slot].free_memory_bytes += hold.memory_bytes;
                 self.slots[slot].free_milli += hold.milli;
             }
         }
-        if stays(placement) {
-            self.part(placement);
+    }
+
+    /// Takes what a placement holds, after [`Self::free`].
+    pub fn occupy(&mut self, placement: &LivePlacement) {
+        for hold in &placement.holds {
+            if let Some(&slot) = self.by_device.get(&hold.device_id) {
+                self.slots[slot].free_memory_bytes -= hold.memory_bytes;
+                self.slots[slot].free_milli -= hold.milli;
+            }
         }
     }
 

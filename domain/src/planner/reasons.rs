@@ -5,26 +5,87 @@ use std::collections::BTreeSet;
 
 use super::candidates::{Fleet, Slot};
 use crate::accelerators::ResourceRequest;
+use crate::quotas::{Level, NodeId, Resource, WhyNot};
+
+/// What stops a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    pub level: Option<Level>,
+    pub text: String,
+}
+
+impl Reason {
+    fn new(level: Level, text: impl Into<String>) -> Self {
+        Self { level: Some(level), text: text.into() }
+    }
+}
+
+/// Why quota does not let a workload begin. Says what may be used rather than
+/// what is free just now, so that it is said once and not with every change.
+pub(super) fn of_quota(why: Option<&WhyNot>, request: &ResourceRequest) -> Reason {
+    let Some(why) = why else {
+        return Reason::new(Level::Priority, "others are before it in its tenant's queue");
+    };
+    let class = why.key.as_ref().map_or(&*request.class, |key| &*key.class);
+    let asked = match why.key.as_ref().map(|key| key.resource) {
+        Some(Resource::MemoryBytes) => bytes(rounded_up(why.asked.unsigned_abs())),
+        _ => format!("{} milli-accelerators", why.asked),
+    };
+    let whose = match why.node {
+        Some(NodeId::Project(_)) => "its project's limit",
+        _ => "its tenant's quota",
+    };
+    let text = match why.level {
+        Level::Quota if why.never && why.free == 0 => {
+            format!("{whose} has nothing of class {class}, of which it asks for {asked}")
+        }
+        _ if why.never => {
+            format!("it asks for {asked} of class {class}, which is more than {whose} can ever give it")
+        }
+        Level::Quota => format!("{whose} of class {class} has less left than the {asked} it asks for"),
+        Level::BorrowingLimit => {
+            format!("its tenant may not borrow as much of class {class} as it asks for: {asked}")
+        }
+        Level::Cohort => {
+            format!("its tenant's cohort has less of class {class} left than it asks for: {asked}")
+        }
+        Level::FairShare => {
+            format!(
+                "others use what is left of class {class}, and its tenant's share is no smaller than theirs"
+            )
+        }
+        Level::Priority => {
+            format!("others use what is its tenant's of class {class}, and are no less important")
+        }
+        Level::Budget => "its budget for this period is used up or reserved".to_owned(),
+        _ => why.detail.clone().unwrap_or_else(|| format!("it is stopped by {}", why.level.as_str())),
+    };
+    Reason::new(why.level, text)
+}
 
 /// Why nothing takes `request` in these zones, of a fleet in which nothing does.
-pub(super) fn explain(fleet: &Fleet<'_>, request: &ResourceRequest, zones: &[String]) -> String {
+pub(super) fn of_devices(fleet: &Fleet<'_>, request: &ResourceRequest, zones: &[String]) -> Reason {
     let class = &request.class;
     if fleet.is_empty() {
-        return "no worker has joined yet".to_owned();
+        return Reason::new(Level::Devices, "no worker has joined yet");
     }
     let all: Vec<&Slot<'_>> = fleet.of_class(class).collect();
     if all.is_empty() {
-        return format!("no worker has a device of class {class}");
+        return Reason::new(Level::Devices, format!("no worker has a device of class {class}"));
     }
     let open: Vec<&Slot<'_>> =
         all.iter().copied().filter(|s| !s.lost && !s.worker.cordoned && s.is_in(zones)).collect();
     let closed = closed(&all, zones);
     if open.is_empty() {
-        return format!("no worker of class {class} takes work: {}", closed.join("; "));
+        let elsewhere = all.iter().all(|slot| !slot.is_in(zones));
+        let level = if elsewhere { Level::Zone } else { Level::Devices };
+        return Reason::new(level, format!("no worker of class {class} takes work: {}", closed.join("; ")));
     }
+    let roomy = |slot: &&Slot<'_>| slot.free_memory_bytes >= request.memory_bytes;
+    let level = if open.iter().any(roomy) { Level::Devices } else { Level::Memory };
     let mut parts = vec![shortage(&open, request)];
     parts.extend(closed);
-    parts.join("; ")
+    Reason::new(level, parts.join("; "))
 }
 
 /// What is short on devices that are open.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::accelerators::Device;
 use crate::workers::{WORKER_LOST_SECS, Worker};
+use crate::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY};
 use crate::{EndpointId, JobId};
 
 pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
@@ -89,9 +90,14 @@ impl World {
         milli: u32,
         count: u32,
     ) -> WorkloadOwner {
-        let (tenant_id, version_id) = (self.id(), self.id());
+        let (tenant_id, project_id, version_id) = (self.id(), self.id(), self.id());
         let resources = ResourceRequest { class: "cpu".to_owned(), memory_bytes, milli };
-        self.snapshot.intents.insert(owner, Intent { tenant_id, version_id, resources, count });
+        let priority = match owner {
+            WorkloadOwner::Endpoint(_) => ENDPOINT_PRIORITY,
+            WorkloadOwner::Job(_) => JOB_PRIORITY,
+        };
+        let intent = Intent { tenant_id, project_id, priority, version_id, resources, count };
+        self.snapshot.intents.insert(owner, intent);
         owner
     }
 
@@ -170,7 +176,15 @@ impl World {
                 assert_eq!(self.snapshot.placements[placement].generation, *generation);
                 self.end(*placement);
             }
-            Decision::CreateWorkloads { owner, tenant_id, version_id, resources, existing, count } => {
+            Decision::CreateWorkloads {
+                owner,
+                tenant_id,
+                version_id,
+                resources,
+                priority,
+                existing,
+                count,
+            } => {
                 let open = self.snapshot.workloads.values().filter(|w| w.owner == *owner).count();
                 assert_eq!(u32::try_from(open).unwrap(), *existing);
                 for _ in 0..*count {
@@ -181,9 +195,11 @@ impl World {
                         owner: *owner,
                         version_id: *version_id,
                         resources: resources.clone(),
+                        priority: *priority,
                         state: WorkloadState::Pending,
                         generation: 0,
                         reason: None,
+                        queued_at: self.now,
                         created_at: self.now,
                     };
                     self.snapshot.workloads.insert(id, workload);
@@ -198,6 +214,14 @@ impl World {
                 assert_eq!(placement.generation, *generation);
                 assert_ne!(placement.state, PlacementState::Draining);
                 placement.state = PlacementState::Draining;
+            }
+            Decision::Evict { placement, generation, .. } => {
+                let placement = self.snapshot.placements.get_mut(placement).unwrap();
+                assert_eq!(placement.generation, *generation);
+                assert_ne!(placement.state, PlacementState::Draining);
+                placement.state = PlacementState::Draining;
+                let victim = self.snapshot.workloads.get_mut(&placement.workload_id).unwrap();
+                victim.queued_at = self.now;
             }
             Decision::Place { workload, generation, worker, holds, .. } => {
                 self.place(*workload, *generation, *worker, holds);
@@ -235,6 +259,11 @@ impl World {
             id: placement_id,
             workload_id: id,
             owner: workload.owner,
+            tenant_id: workload.tenant_id,
+            project_id: self.snapshot.intents[&workload.owner].project_id,
+            resources: workload.resources.clone(),
+            priority: workload.priority,
+            since: self.now,
             version_id: workload.version_id,
             generation: workload.generation,
             worker_id,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::accelerators::ResourceRequest;
+use crate::quotas::{Key, NodeId, NodeSpec};
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{PlacementState, Workload, WorkloadOwner};
-use crate::{DeviceId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
+use crate::{DeviceId, PlacementId, ProjectId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 
 /// Intent and fleet at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,10 @@ pub struct Snapshot {
     pub leading_since: Timestamp,
     /// What bounds the work of tenants; one that is not here is bound by nothing.
     pub tenants: BTreeMap<TenantId, TenantBounds>,
+    /// The quota tree, cohorts before what is in them.
+    pub quotas: Vec<NodeSpec>,
+    /// Order and preempt by dominant share.
+    pub fair_sharing: bool,
     /// Every worker, with its devices and what is used of them. `live` is as
     /// last declared.
     pub workers: BTreeMap<WorkerId, Worker>,
@@ -36,11 +41,19 @@ impl Snapshot {
         Self {
             leading_since,
             tenants: BTreeMap::new(),
+            quotas: Vec::new(),
+            fair_sharing: false,
             workers: BTreeMap::new(),
             intents: BTreeMap::new(),
             workloads: BTreeMap::new(),
             placements: BTreeMap::new(),
         }
+    }
+
+    /// Whether a tenant's quota lists something.
+    pub(super) fn counts(&self, tenant: TenantId, key: &Key) -> bool {
+        let node = self.quotas.iter().find(|node| node.id == NodeId::Tenant(tenant));
+        node.is_some_and(|node| node.quotas.contains_key(key))
     }
 
     /// Whether a worker has not been heard for too long.
@@ -82,6 +95,10 @@ impl Closed {
 pub struct Intent {
     /// Its tenant.
     pub tenant_id: TenantId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// Higher goes first.
+    pub priority: i32,
     /// What each needs in memory.
     pub version_id: VersionId,
     /// What each asks for.
@@ -110,6 +127,14 @@ pub struct LivePlacement {
     pub workload_id: WorkloadId,
     /// What that is part of.
     pub owner: WorkloadOwner,
+    /// Its tenant.
+    pub tenant_id: TenantId,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// What it counts in the quota.
+    pub resources: ResourceRequest,
+    /// The higher, the later it is made to leave.
+    pub priority: i32,
     /// What it has in memory.
     pub version_id: VersionId,
     /// The workload's generation that it fulfils.
@@ -118,6 +143,8 @@ pub struct LivePlacement {
     pub worker_id: WorkerId,
     /// Where it stands; never ended.
     pub state: PlacementState,
+    /// Since when.
+    pub since: Timestamp,
     /// What it holds.
     pub holds: Vec<Hold>,
 }

@@ -14,14 +14,44 @@ pub const MAX_OPTIONS: usize = 16;
 
 /// What quota is counted in, of one class of accelerators.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
     /// Thousandths of an accelerator, or of a core.
+    #[default]
     Milli,
     /// Memory of accelerators.
     MemoryBytes,
+}
+
+impl Resource {
+    /// The name used in the database and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Milli => "milli",
+            Self::MemoryBytes => "memory_bytes",
+        }
+    }
+}
+
+impl std::str::FromStr for Resource {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let all = [Self::Milli, Self::MemoryBytes];
+        all.into_iter().find(|r| r.as_str() == s).ok_or_else(|| format!("{s:?} is no resource"))
+    }
 }
 
 /// What a quota is a quota of: a resource of an accelerator class.

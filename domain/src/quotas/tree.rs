@@ -393,6 +393,14 @@ impl Tree {
         }
     }
 
+    /// Counts what a tenant or project uses; nothing if it is no node.
+    pub fn count(&mut self, leaf: NodeId, key: &Key, amount: Amount) {
+        if let Some(leaf) = self.node(leaf) {
+            let key = self.intern(key);
+            self.add(View::Held, leaf, key, amount);
+        }
+    }
+
     /// What a cohort or tenant could use more; negative after a cut.
     pub(super) fn available(&self, view: View, node: Ix, key: KeyIx) -> Amount {
         let cell = self.cell(node, key);

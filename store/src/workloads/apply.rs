@@ -3,8 +3,10 @@
 use domain::accelerators::ResourceRequest;
 use domain::outbox::Topic;
 use domain::planner::{Considered, Decision, EndReason, Hold};
+use domain::quotas::{Level, Rule};
 use domain::workloads::WorkloadOwner;
 use domain::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
+use serde_json::json;
 use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -30,20 +32,32 @@ pub async fn apply(
         Decision::EndPlacement { placement, generation, worker, why } => {
             end(tx, epoch, *placement, *generation, *worker, *why, now).await
         }
-        Decision::CreateWorkloads { owner, tenant_id, version_id, resources, existing, count } => {
-            let new = NewWorkloads { owner: *owner, tenant: *tenant_id, version: *version_id, resources };
+        Decision::CreateWorkloads { owner, tenant_id, version_id, resources, priority, existing, count } => {
+            let new = NewWorkloads {
+                owner: *owner,
+                tenant: *tenant_id,
+                version: *version_id,
+                resources,
+                priority: *priority,
+            };
             create(tx, epoch, &new, *existing, *count, now).await
         }
         Decision::EndWorkload { workload, generation } => {
             end_workload(tx, epoch, *workload, *generation).await
         }
-        Decision::Drain { placement, generation } => drain(tx, epoch, *placement, *generation, now).await,
+        Decision::Drain { placement, generation } => {
+            let draining = drain(tx, epoch, *placement, *generation).await?;
+            draining.record(tx, "drain_placement", json!({}), now).await
+        }
+        Decision::Evict { placement, generation, preemptor, rule } => {
+            evict(tx, epoch, *placement, *generation, *preemptor, *rule, now).await
+        }
         Decision::Place { workload, generation, worker, holds, considered } => {
             let place = Place { workload: *workload, generation: *generation, worker: *worker, holds };
             place_workload(tx, epoch, &place, considered, now).await
         }
-        Decision::Wait { workload, generation, reason } => {
-            wait(tx, epoch, *workload, *generation, reason).await
+        Decision::Wait { workload, generation, level, reason } => {
+            wait(tx, epoch, *workload, *generation, *level, reason).await
         }
     }
 }
@@ -74,7 +88,7 @@ async fn declare_lost(
     .rows_affected();
     one(lost, "the worker has reported")?;
     let mut event = audit::allowed(None, now, actor(epoch), "lose_worker", format!("worker:{worker}"));
-    event.detail = serde_json::json!({ "seen_at": seen_at });
+    event.detail = json!({ "seen_at": seen_at });
     audit::record(tx, &event).await?;
     outbox::publish(tx, Topic::Placements, worker, now).await
 }
@@ -111,6 +125,7 @@ struct NewWorkloads<'a> {
     tenant: TenantId,
     version: VersionId,
     resources: &'a ResourceRequest,
+    priority: i32,
 }
 
 async fn create(
@@ -147,8 +162,9 @@ async fn create(
     one(wanted.iter().len() as u64, "nobody wants these workloads any more")?;
     let ids: Vec<Uuid> = (0..count).map(|_| WorkloadId::generate().0).collect();
     let created = query!(
-        "INSERT INTO workloads (id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, state, epoch, created_at)
-         SELECT new.id, $2, $3, $4, $5, $6, $7, $8, 'pending', $9, $10 FROM unnest($1::uuid[]) AS new (id)
+        "INSERT INTO workloads (id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, priority,
+                                state, epoch, queued_at, created_at)
+         SELECT new.id, $2, $3, $4, $5, $6, $7, $8, $12, 'pending', $9, $10, $10 FROM unnest($1::uuid[]) AS new (id)
          WHERE $11 = (SELECT count(*) FROM workloads w WHERE w.tenant_id = $2 AND w.state <> 'ended'
                       AND (w.endpoint_id = $3 OR w.job_id = $4))",
         &ids,
@@ -162,6 +178,7 @@ async fn create(
         epoch,
         OffsetDateTime::from(now),
         i64::from(existing),
+        new.priority,
     )
     .execute(tx.conn())
     .await?
@@ -179,7 +196,7 @@ async fn end_workload(
     generation: i64,
 ) -> Result<(), StoreError> {
     let ended = query!(
-        "UPDATE workloads SET state = 'ended', reason = NULL, epoch = $3
+        "UPDATE workloads SET state = 'ended', reason = NULL, level = NULL, epoch = $3
          WHERE id = $1 AND generation = $2 AND state <> 'ended'",
         workload.0,
         generation,
@@ -191,13 +208,43 @@ async fn end_workload(
     one(ended, "the workload has changed")
 }
 
+/// A placement that is to let go.
+struct Draining {
+    epoch: i64,
+    placement: PlacementId,
+    generation: i64,
+    tenant: Uuid,
+    workload: Uuid,
+    worker: WorkerId,
+}
+
+impl Draining {
+    async fn record(
+        &self,
+        tx: &mut SystemTx,
+        action: &str,
+        why: serde_json::Value,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let object = format!("placement:{}", self.placement);
+        let mut event = audit::allowed(Some(self.tenant.into()), now, actor(self.epoch), action, object);
+        event.detail = json!({
+            "workload": self.workload, "worker": self.worker, "generation": self.generation,
+        });
+        if let (Some(detail), serde_json::Value::Object(why)) = (event.detail.as_object_mut(), why) {
+            detail.extend(why);
+        }
+        audit::record(tx, &event).await?;
+        outbox::publish(tx, Topic::Placements, self.worker, now).await
+    }
+}
+
 async fn drain(
     tx: &mut SystemTx,
     epoch: i64,
     placement: PlacementId,
     generation: i64,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Draining, StoreError> {
     let drained = query!(
         "UPDATE placements SET state = 'draining', epoch = $3
          WHERE id = $1 AND generation = $2 AND state IN ('assigned', 'ready')
@@ -209,18 +256,41 @@ async fn drain(
     .fetch_optional(tx.conn())
     .await?
     .ok_or(StoreError::Conflict("the placement is not live"))?;
-    let mut event = audit::allowed(
-        Some(drained.tenant_id.into()),
-        now,
-        actor(epoch),
-        "drain_placement",
-        format!("placement:{placement}"),
-    );
-    event.detail = serde_json::json!({
-        "workload": drained.workload_id, "worker": drained.worker_id, "generation": generation,
-    });
-    audit::record(tx, &event).await?;
-    outbox::publish(tx, Topic::Placements, WorkerId(drained.worker_id), now).await
+    Ok(Draining {
+        epoch,
+        placement,
+        generation,
+        tenant: drained.tenant_id,
+        workload: drained.workload_id,
+        worker: WorkerId(drained.worker_id),
+    })
+}
+
+/// Drains a placement for a workload that still waits; its own waits anew.
+async fn evict(
+    tx: &mut SystemTx,
+    epoch: i64,
+    placement: PlacementId,
+    generation: i64,
+    preemptor: WorkloadId,
+    rule: Rule,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let waits =
+        query_scalar!("SELECT id FROM workloads WHERE id = $1 AND state <> 'ended' FOR SHARE", preemptor.0)
+            .fetch_optional(tx.conn())
+            .await?;
+    one(waits.iter().len() as u64, "nobody needs the room any more")?;
+    let draining = drain(tx, epoch, placement, generation).await?;
+    query!(
+        "UPDATE workloads SET queued_at = $3 WHERE tenant_id = $1 AND id = $2",
+        draining.tenant,
+        draining.workload,
+        OffsetDateTime::from(now),
+    )
+    .execute(tx.conn())
+    .await?;
+    draining.record(tx, "evict_placement", json!({ "for": preemptor, "rule": rule.as_str() }), now).await
 }
 
 struct Place<'a> {
@@ -238,7 +308,7 @@ async fn place_workload(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let tenant = query_scalar!(
-        "UPDATE workloads SET state = 'placed', generation = generation + 1, reason = NULL, epoch = $3
+        "UPDATE workloads SET state = 'placed', generation = generation + 1, reason = NULL, level = NULL, epoch = $3
          WHERE id = $1 AND generation = $2 AND state = 'pending' RETURNING tenant_id",
         place.workload.0,
         place.generation,
@@ -286,7 +356,7 @@ async fn place_workload(
     }
     let mut event =
         audit::allowed(Some(tenant.into()), now, actor(epoch), "place_workload", format!("placement:{id}"));
-    event.detail = serde_json::json!({
+    event.detail = json!({
         "workload": place.workload, "worker": place.worker, "generation": generation,
         "holds": place.holds, "considered": considered,
     });
@@ -329,14 +399,16 @@ async fn wait(
     epoch: i64,
     workload: WorkloadId,
     generation: i64,
+    level: Option<Level>,
     reason: &str,
 ) -> Result<(), StoreError> {
     let told = query!(
-        "UPDATE workloads SET reason = $3, epoch = $4 WHERE id = $1 AND generation = $2 AND state = 'pending'",
+        "UPDATE workloads SET reason = $3, epoch = $4, level = $5 WHERE id = $1 AND generation = $2 AND state = 'pending'",
         workload.0,
         generation,
         reason,
         epoch,
+        level.map(Level::as_str),
     )
     .execute(tx.conn())
     .await?

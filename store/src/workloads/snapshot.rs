@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use domain::accelerators::ResourceRequest;
 use domain::planner::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
 use domain::workloads::{Workload, WorkloadOwner};
-use domain::{EndpointId, JobId, PlacementId, TenantId, Timestamp, VersionId, WorkerId};
+use domain::{EndpointId, JobId, PlacementId, ProjectId, TenantId, Timestamp, VersionId, WorkerId};
 use sqlx::query;
 use uuid::Uuid;
 
 use super::{owner, repeatable_read};
 use crate::workers::{self, Selection};
-use crate::{Store, StoreError, SystemTx, Tx};
+use crate::{Store, StoreError, SystemTx, Tx, quotas};
 
 /// Oldest jobs that may have shares at a time; younger ones wait their turn
 /// without a workload.
@@ -22,6 +22,7 @@ pub async fn snapshot(
     store: &Store,
     leading_since: Timestamp,
     limits: ShareLimits,
+    fair_sharing: bool,
 ) -> Result<Snapshot, StoreError> {
     let mut tx = repeatable_read(store).await?;
     let mut snapshot = Snapshot::empty(leading_since);
@@ -29,6 +30,8 @@ pub async fn snapshot(
         snapshot.workers.insert(worker.id, worker);
     }
     snapshot.tenants = tenants(&mut tx).await?;
+    snapshot.quotas = quotas::nodes(&mut tx).await?.into_iter().map(|node| node.spec).collect();
+    snapshot.fair_sharing = fair_sharing;
     snapshot.intents = endpoints(&mut tx).await?;
     snapshot.intents.append(&mut jobs(&mut tx, limits).await?);
     for workload in workloads(&mut tx).await? {
@@ -62,7 +65,7 @@ type Intents = BTreeMap<WorkloadOwner, Intent>;
 
 async fn endpoints(tx: &mut SystemTx) -> Result<Intents, StoreError> {
     let rows = query!(
-        "SELECT id, tenant_id, version_id, class, memory_bytes, milli, replicas FROM endpoints
+        "SELECT id, tenant_id, project_id, priority, version_id, class, memory_bytes, milli, replicas FROM endpoints
          WHERE deleted_at IS NULL AND replicas > 0",
     )
     .fetch_all(tx.conn())
@@ -72,6 +75,8 @@ async fn endpoints(tx: &mut SystemTx) -> Result<Intents, StoreError> {
             let count = row.replicas.try_into();
             let intent = Intent {
                 tenant_id: TenantId(row.tenant_id),
+                project_id: ProjectId(row.project_id),
+                priority: row.priority,
                 version_id: VersionId(row.version_id),
                 resources: resources("endpoints", row.id, row.class, row.memory_bytes, row.milli)?,
                 count: count.map_err(|_| StoreError::corrupt("endpoints", "replicas", row.id))?,
@@ -86,7 +91,7 @@ async fn endpoints(tx: &mut SystemTx) -> Result<Intents, StoreError> {
 async fn jobs(tx: &mut SystemTx, limits: ShareLimits) -> Result<Intents, StoreError> {
     let most_chunks = i64::from(limits.max_shares) * i64::from(limits.chunks_per_share);
     let rows = query!(
-        r#"SELECT j.id, j.tenant_id, j.version_id, j.class, j.memory_bytes, j.milli,
+        r#"SELECT j.id, j.tenant_id, j.project_id, j.priority, j.version_id, j.class, j.memory_bytes, j.milli,
                   (SELECT count(*) FROM (SELECT FROM job_chunks c
                                          WHERE c.job_id = j.id AND c.state <> 'done' LIMIT $2) open) AS "open_chunks!"
            FROM jobs j
@@ -103,6 +108,8 @@ async fn jobs(tx: &mut SystemTx, limits: ShareLimits) -> Result<Intents, StoreEr
         .map(|row| {
             let intent = Intent {
                 tenant_id: TenantId(row.tenant_id),
+                project_id: ProjectId(row.project_id),
+                priority: row.priority,
                 version_id: VersionId(row.version_id),
                 resources: resources("jobs", row.id, row.class, row.memory_bytes, row.milli)?,
                 count: shares(row.open_chunks.unsigned_abs(), limits),
@@ -114,7 +121,8 @@ async fn jobs(tx: &mut SystemTx, limits: ShareLimits) -> Result<Intents, StoreEr
 
 async fn workloads(tx: &mut SystemTx) -> Result<Vec<Workload>, StoreError> {
     let rows = query!(
-        "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, state, generation, reason, created_at
+        "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, priority, state, generation,
+                reason, queued_at, created_at
          FROM workloads WHERE state <> 'ended'",
     )
     .fetch_all(tx.conn())
@@ -127,9 +135,11 @@ async fn workloads(tx: &mut SystemTx) -> Result<Vec<Workload>, StoreError> {
                 owner: owner(row.id, row.endpoint_id, row.job_id)?,
                 version_id: row.version_id.into(),
                 resources: resources("workloads", row.id, row.class, row.memory_bytes, row.milli)?,
+                priority: row.priority,
                 state: row.state.parse().map_err(|_| StoreError::corrupt("workloads", "state", row.id))?,
                 generation: row.generation,
                 reason: row.reason,
+                queued_at: row.queued_at.into(),
                 created_at: row.created_at.into(),
             })
         })
@@ -138,9 +148,14 @@ async fn workloads(tx: &mut SystemTx) -> Result<Vec<Workload>, StoreError> {
 
 async fn placements(tx: &mut SystemTx) -> Result<BTreeMap<PlacementId, LivePlacement>, StoreError> {
     let rows = query!(
-        "SELECT p.id, p.workload_id, p.generation, p.worker_id, p.state, w.endpoint_id, w.job_id, w.version_id
-         FROM placements p JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
-         WHERE p.state <> 'ended'",
+        r#"SELECT p.id, p.tenant_id, p.workload_id, p.generation, p.worker_id, p.state, p.created_at, w.endpoint_id,
+                  w.job_id, w.version_id, w.class, w.memory_bytes, w.milli, w.priority,
+                  COALESCE(e.project_id, j.project_id) AS "project_id!"
+           FROM placements p
+           JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
+           LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
+           LEFT JOIN jobs j ON j.tenant_id = w.tenant_id AND j.id = w.job_id
+           WHERE p.state <> 'ended'"#,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -151,6 +166,11 @@ async fn placements(tx: &mut SystemTx) -> Result<BTreeMap<PlacementId, LivePlace
                 id: row.id.into(),
                 workload_id: row.workload_id.into(),
                 owner: owner(row.workload_id, row.endpoint_id, row.job_id)?,
+                tenant_id: row.tenant_id.into(),
+                project_id: ProjectId(row.project_id),
+                resources: resources("workloads", row.workload_id, row.class, row.memory_bytes, row.milli)?,
+                priority: row.priority,
+                since: row.created_at.into(),
                 version_id: row.version_id.into(),
                 generation: row.generation,
                 worker_id: WorkerId(row.worker_id),
