@@ -122,6 +122,13 @@ CREATE TRIGGER placements_count AFTER INSERT ON placements
 CREATE TRIGGER placements_discount AFTER UPDATE OF state ON placements
     FOR EACH ROW WHEN (NEW.state = 'ended' AND OLD.state <> 'ended') EXECUTE FUNCTION count_placement();
 
+-- What each was chosen from, and for whom it had to leave.
+ALTER TABLE placements
+    ADD COLUMN considered  jsonb,
+    ADD COLUMN evicted_for uuid,
+    ADD COLUMN evicted_by  text,
+    ADD CHECK ((evicted_for IS NULL) = (evicted_by IS NULL));
+
 -- Higher goes first. Endpoints answer people, jobs can wait.
 ALTER TABLE endpoints ADD COLUMN priority integer NOT NULL DEFAULT 100 CHECK (priority BETWEEN -1000 AND 1000);
 ALTER TABLE jobs ADD COLUMN priority integer NOT NULL DEFAULT 0 CHECK (priority BETWEEN -1000 AND 1000);
@@ -129,6 +136,8 @@ ALTER TABLE workloads
     ADD COLUMN priority  integer NOT NULL DEFAULT 0,
     -- Its creation, or when it was last made to leave for another.
     ADD COLUMN queued_at timestamptz,
+    -- Since when room is being made for it, which others do not take.
+    ADD COLUMN promised_at timestamptz,
     -- What stops it, for programs; `reason` is for people.
     ADD COLUMN level     text;
 UPDATE workloads SET queued_at = created_at, priority = CASE WHEN endpoint_id IS NULL THEN 0 ELSE 100 END;

@@ -8,6 +8,7 @@ use domain::models::{ModelVersion, Sha256Digest};
 use domain::outbox::Topic;
 use domain::principals::Caller;
 use domain::tenants::Slug;
+use domain::workloads::ENDPOINT_PRIORITY;
 use domain::{EndpointId, ProjectId};
 use serde::{Deserialize, Serialize};
 use store::TenantTx;
@@ -18,6 +19,7 @@ use utoipa_axum::routes;
 use crate::access::{Change, IfMatch, Tagged, TenantParam, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
+use crate::fields;
 use crate::keys::missing;
 use crate::problem::{ApiError, Result};
 use crate::state::App;
@@ -72,6 +74,15 @@ struct CreateEndpoint {
     /// What each replica asks for; follows from the model unless given.
     #[serde(default)]
     resources: Option<ResourceRequest>,
+    /// Higher goes first, among the tenant's and where tenants compete; seen on
+    /// its workloads.
+    #[serde(default = "endpoint_priority")]
+    #[schema(default = 100, minimum = -1000, maximum = 1000)]
+    priority: i32,
+}
+
+fn endpoint_priority() -> i32 {
+    ENDPOINT_PRIORITY
 }
 
 fn one() -> u32 {
@@ -97,6 +108,7 @@ async fn create_endpoint(
         version: &version,
         replicas: new.replicas,
         resources: &resources,
+        priority: fields::priority(new.priority)?,
     };
     let endpoint = store::endpoints::create(&mut change, endpoint, app.clock.now()).await?;
     let detail =

@@ -1,6 +1,7 @@
 //! Rules of fields that several requests share.
 
 use domain::tenants::Slug;
+use domain::workloads::PRIORITIES;
 
 use crate::problem::{ApiError, Result};
 
@@ -17,6 +18,15 @@ pub(crate) fn name(field: &str, text: &str) -> Result<String> {
         return Err(ApiError::field(field, "must be one line without control characters"));
     }
     Ok(text.to_owned())
+}
+
+/// A priority of work.
+pub(crate) fn priority(priority: i32) -> Result<i32> {
+    if !PRIORITIES.contains(&priority) {
+        let (least, most) = PRIORITIES.into_inner();
+        return Err(ApiError::field("priority", format!("must be between {least} and {most}")));
+    }
+    Ok(priority)
 }
 
 /// Tells `null`, which takes a value away, from a field that is not named. For

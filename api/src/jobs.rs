@@ -9,6 +9,7 @@ use domain::jobs::{
 };
 use domain::openai::Operation;
 use domain::tenants::Slug;
+use domain::workloads::JOB_PRIORITY;
 use domain::{FileId, JobId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -20,9 +21,9 @@ use utoipa_axum::routes;
 use crate::access::{Change, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
-use crate::files;
 use crate::problem::{ApiError, Result};
 use crate::state::App;
+use crate::{fields, files};
 
 mod validate;
 
@@ -52,8 +53,17 @@ struct CreateJob {
     #[serde(default)]
     #[schema(value_type = Object)]
     metadata: Map<String, Value>,
+    /// Higher goes first, among the tenant's and where tenants compete; seen on
+    /// its workloads.
+    #[serde(default = "job_priority")]
+    #[schema(default = 0, minimum = -1000, maximum = 1000)]
+    priority: i32,
     /// Project to act in, if the credential belongs to none and the tenant has several.
     project: Option<Slug>,
+}
+
+fn job_priority() -> i32 {
+    JOB_PRIORITY
 }
 
 fn chat() -> Operation {
@@ -71,9 +81,9 @@ async fn create_job(
     scope: TenantScope,
     Json(body): Json<CreateJob>,
 ) -> Result<Response> {
-    let (change, job) =
-        create(&app, &scope, body.project.as_ref(), body.input_file_id, body.operation, body.metadata)
-            .await?;
+    let priority = fields::priority(body.priority)?;
+    let run = Run { input: body.input_file_id, operation: body.operation, priority, metadata: body.metadata };
+    let (change, job) = create(&app, &scope, body.project.as_ref(), run).await?;
     change.created(&job).await
 }
 
@@ -135,14 +145,24 @@ async fn download_job_results(
     files::content(&app, &file).await
 }
 
+/// What to run.
+pub(crate) struct Run {
+    /// The file of requests.
+    pub input: FileId,
+    /// What each line asks for.
+    pub operation: Operation,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Pairs of text, returned as they are.
+    pub metadata: Map<String, Value>,
+}
+
 /// Checks the input and creates the job; the caller answers, which makes it so.
 pub(crate) async fn create(
     app: &App,
     scope: &TenantScope,
     project: Option<&Slug>,
-    input: FileId,
-    operation: Operation,
-    metadata: Map<String, Value>,
+    Run { input, operation, priority, metadata }: Run,
 ) -> Result<(Change<TenantTx>, Job)> {
     check_metadata(&metadata)?;
     let mut tx = scope.read(app).await?;
@@ -166,6 +186,7 @@ pub(crate) async fn create(
             memory_bytes: version.manifest.engine_memory_bytes(),
             milli: SHARE_MILLI,
         },
+        priority,
         input_file_id: input,
         metadata: Value::Object(metadata),
     };

@@ -43,6 +43,7 @@ mod tenants;
 mod usage;
 mod v1;
 mod workers;
+mod workloads;
 
 pub use bootstrap::{AdminOutcome, FirstPassword, bootstrap_admin, reset_admin};
 pub use openapi::openapi;

@@ -20,6 +20,7 @@ mod sessions;
 mod tenants;
 mod usage;
 mod workers;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,12 @@ pub enum ClientCommand {
     /// Workers and their devices (administrator).
     #[command(subcommand)]
     Workers(workers::WorkersCommand),
+    /// Workloads: what is to run for endpoints and jobs.
+    #[command(subcommand)]
+    Workloads(workloads::WorkloadsCommand),
+    /// Why something is as it is.
+    #[command(subcommand)]
+    Explain(workloads::ExplainCommand),
     /// Ask a model, once or in a conversation.
     Chat(chat::ChatOptions),
     /// Jobs: many prompts from a file.
@@ -123,6 +130,8 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Models(command) => models::run(command, &at).await?,
         ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,
         ClientCommand::Workers(command) => workers::run(command, &at).await?,
+        ClientCommand::Workloads(command) => workloads::run(command, &at).await?,
+        ClientCommand::Explain(command) => workloads::explain(command, &at).await?,
         ClientCommand::Chat(options) => chat::run(options, &at).await?,
         ClientCommand::Jobs(command) => return jobs::run(command, &at).await,
         ClientCommand::Files(command) => files::run(command, &at).await?,

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod certificates;
 pub mod deletions;
 pub mod endpoints;
+pub mod explanations;
 pub mod files;
 pub mod identity;
 pub mod ids;

@@ -128,6 +128,8 @@ pub enum Decision {
         level: Option<Level>,
         /// Why, in plain words.
         reason: String,
+        /// Room is being made for it, which others do not take.
+        promised: bool,
     },
 }
 

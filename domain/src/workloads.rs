@@ -17,6 +17,8 @@ pub enum WorkloadOwner {
     Job(JobId),
 }
 
+/// Lowest and highest priority.
+pub const PRIORITIES: std::ops::RangeInclusive<i32> = -1000..=1000;
 /// Priority of endpoints, whose prompts people wait for.
 pub const ENDPOINT_PRIORITY: i32 = 100;
 /// Priority of jobs.
@@ -57,6 +59,8 @@ pub struct Workload {
     pub reason: Option<String>,
     /// Since when it waits: its creation, or when it was last made to leave.
     pub queued_at: Timestamp,
+    /// Since when room is being made for it; others do not take that room.
+    pub promised_at: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,
 }

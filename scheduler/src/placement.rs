@@ -16,6 +16,8 @@ use crate::{Deps, ERROR_PAUSE, Settings};
 /// Plans in one tick. Three settle a quiet fleet; more are needed only while
 /// others change it, and then the next tick goes on.
 const MAX_ROUNDS: u32 = 8;
+/// Decisions applied in one transaction.
+const BATCH: usize = 256;
 
 /// What a tick did and found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,37 +78,55 @@ pub(crate) async fn tick(
             summary.settled = true;
             break;
         }
-        for decision in &decisions {
-            if apply(store, &snapshot, decision, term, now).await? {
-                summary.applied += 1;
-            } else {
-                summary.refused += 1;
-            }
+        for batch in decisions.chunks(BATCH) {
+            let applied = apply_batch(store, &snapshot, batch, term, now).await?;
+            summary.applied += applied;
+            summary.refused += batch.len() as u64 - applied;
         }
     }
     publish(&summary, started);
     Ok(summary)
 }
 
-/// Applies one decision in its own transaction, so that one that is refused
-/// takes no other with it. Returns whether it became true.
+/// Applies decisions together, or where one is refused each by itself, so that
+/// it takes no other with it. Returns how many became true.
+async fn apply_batch(
+    store: &Store,
+    snapshot: &Snapshot,
+    batch: &[Decision],
+    term: Term,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    if apply(store, snapshot, batch, term, now).await? {
+        return Ok(batch.len() as u64);
+    }
+    let mut applied = 0;
+    if batch.len() > 1 {
+        for decision in batch {
+            applied += u64::from(apply(store, snapshot, std::slice::from_ref(decision), term, now).await?);
+        }
+    }
+    Ok(applied)
+}
+
+/// Applies decisions in one transaction. Returns whether they became true.
 async fn apply(
     store: &Store,
     snapshot: &Snapshot,
-    decision: &Decision,
+    decisions: &[Decision],
     term: Term,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let mut tx = store.system().await?;
-    match workloads::apply(&mut tx, term.epoch, decision, now).await {
+    match workloads::apply(&mut tx, term.epoch, decisions, now).await {
         Ok(()) => tx.commit().await?,
         Err(error @ (StoreError::Conflict(_) | StoreError::NoCapacity | StoreError::NoQuota)) => {
-            debug!(?decision, %error, "Refused: {error}");
+            debug!(?decisions, %error, "Refused: {error}");
             return Ok(false);
         }
         Err(error) => return Err(error),
     }
-    tell(snapshot, decision);
+    decisions.iter().for_each(|decision| tell(snapshot, decision));
     Ok(true)
 }
 

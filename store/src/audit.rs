@@ -4,9 +4,10 @@ use domain::audit::{AuditEvent, Verdict};
 use domain::{AuditId, TenantId, Timestamp};
 use sqlx::query;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::pages::Ids;
-use crate::{StoreError, Tx};
+use crate::{StoreError, SystemTx, Tx};
 
 /// An audit event of an allowed act, with nothing in `detail`.
 pub fn allowed(
@@ -30,12 +31,15 @@ pub fn allowed(
     }
 }
 
-/// Records an act. If this fails, the transaction must not commit.
-pub async fn record(tx: &mut impl Tx, event: &AuditEvent) -> Result<(), StoreError> {
-    let verdict = match event.verdict {
+fn name(verdict: Verdict) -> &'static str {
+    match verdict {
         Verdict::Allowed => "allowed",
         Verdict::Denied => "denied",
-    };
+    }
+}
+
+/// Records an act. If this fails, the transaction must not commit.
+pub async fn record(tx: &mut impl Tx, event: &AuditEvent) -> Result<(), StoreError> {
     query!(
         "INSERT INTO audit_events (id, tenant_id, at, actor, credential, action, object, verdict, policy, detail)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
@@ -46,9 +50,29 @@ pub async fn record(tx: &mut impl Tx, event: &AuditEvent) -> Result<(), StoreErr
         event.credential,
         event.action,
         event.object,
-        verdict,
+        name(event.verdict),
         event.policy,
         event.detail,
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Records acts of a loop: by no credential and no policy.
+pub async fn record_all(tx: &mut SystemTx, events: &[AuditEvent]) -> Result<(), StoreError> {
+    query!(
+        "INSERT INTO audit_events (id, tenant_id, at, actor, action, object, verdict, detail)
+         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::text[], $5::text[], $6::text[],
+                              $7::text[], $8::jsonb[])",
+        &events.iter().map(|e| e.id.0).collect::<Vec<_>>(),
+        &events.iter().map(|e| e.tenant_id.map(|t| t.0)).collect::<Vec<_>>() as &[Option<Uuid>],
+        &events.iter().map(|e| OffsetDateTime::from(e.at)).collect::<Vec<_>>(),
+        &events.iter().map(|e| &*e.actor).collect::<Vec<_>>() as &[&str],
+        &events.iter().map(|e| &*e.action).collect::<Vec<_>>() as &[&str],
+        &events.iter().map(|e| &*e.object).collect::<Vec<_>>() as &[&str],
+        &events.iter().map(|e| name(e.verdict)).collect::<Vec<_>>() as &[&str],
+        &events.iter().map(|e| e.detail.clone()).collect::<Vec<_>>(),
     )
     .execute(tx.conn())
     .await?;

@@ -89,6 +89,8 @@ pub struct NewEndpoint<'a> {
     pub replicas: u32,
     /// What each asks for.
     pub resources: &'a ResourceRequest,
+    /// Higher goes first.
+    pub priority: i32,
 }
 
 /// Creates an endpoint.
@@ -97,8 +99,8 @@ pub async fn create(tx: &mut TenantTx, new: NewEndpoint<'_>, now: Timestamp) -> 
     projects::room(tx, new.project, Limited::Endpoints, now).await?;
     let (id, tenant) = (EndpointId::generate(), tx.tenant());
     query!(
-        "INSERT INTO endpoints (id, tenant_id, project_id, name, version_id, replicas, class, memory_bytes, milli, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO endpoints (id, tenant_id, project_id, name, version_id, replicas, class, memory_bytes, milli, created_at, priority)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         id.0,
         tenant.0,
         new.project.0,
@@ -109,6 +111,7 @@ pub async fn create(tx: &mut TenantTx, new: NewEndpoint<'_>, now: Timestamp) -> 
         i64::try_from(new.resources.memory_bytes).map_err(|_| TOO_LARGE)?,
         i32::try_from(new.resources.milli).map_err(|_| TOO_LARGE)?,
         OffsetDateTime::from(now),
+        new.priority,
     )
     .execute(tx.conn())
     .await

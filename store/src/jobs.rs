@@ -93,6 +93,8 @@ pub struct NewJob {
     pub version_id: VersionId,
     /// What each share asks for.
     pub resources: ResourceRequest,
+    /// Higher goes first.
+    pub priority: i32,
     /// What it reads.
     pub input_file_id: FileId,
     /// Given by the caller.
@@ -117,8 +119,8 @@ pub async fn create(
         .ok_or(StoreError::NotFound("file"))?;
     query!(
         "INSERT INTO jobs (id, tenant_id, project_id, operation, model, version_id, class, memory_bytes, milli,
-             state, total_lines, input_file_id, metadata, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'in_progress', $10, $11, $12, $13)",
+             state, total_lines, input_file_id, metadata, created_at, priority)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'in_progress', $10, $11, $12, $13, $14)",
         job.id.0,
         tenant,
         job.project_id.0,
@@ -132,6 +134,7 @@ pub async fn create(
         job.input_file_id.0,
         job.metadata,
         OffsetDateTime::from(now),
+        job.priority,
     )
     .execute(tx.conn())
     .await?;

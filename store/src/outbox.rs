@@ -6,6 +6,7 @@ use domain::Timestamp;
 use domain::outbox::Topic;
 use sqlx::query;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{StoreError, SystemTx, Tx};
 
@@ -20,6 +21,24 @@ pub async fn publish(
         "INSERT INTO outbox (topic, subject, created_at) VALUES ($1, $2, $3)",
         topic.as_str(),
         subject.to_string(),
+        OffsetDateTime::from(now),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
+}
+
+/// Tells listeners of several subjects.
+pub async fn publish_all(
+    tx: &mut SystemTx,
+    topic: Topic,
+    subjects: &[Uuid],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    query!(
+        "INSERT INTO outbox (topic, subject, created_at) SELECT $1, subject::text, $3 FROM unnest($2::uuid[]) subject",
+        topic.as_str(),
+        subjects,
         OffsetDateTime::from(now),
     )
     .execute(tx.conn())

@@ -2,6 +2,8 @@
 //! become true. Every change states what it expects to find.
 
 mod apply;
+mod explain;
+mod place;
 mod snapshot;
 
 use domain::outbox::Topic;
@@ -14,6 +16,7 @@ use uuid::Uuid;
 use crate::{Store, StoreError, SystemTx, Tx, audit, outbox};
 
 pub use apply::apply;
+pub use explain::{explain, list};
 pub use snapshot::snapshot;
 
 /// A reading transaction in which every statement sees the same moment.

@@ -141,6 +141,9 @@ async fn every_caller_may_do_what_the_table_says() {
                 assert_eq!(decision, "401", "{} by {}", operation.name, caller.name);
                 continue;
             }
+            if operation.name == "delete_tenant_quota" && decision == "ok" {
+                scene.give_quotas().await;
+            }
             line.entry(decision).or_default().push(&caller.name);
         }
         table.insert(format!("{} {} {}", operation.name, operation.method, operation.route), line);
@@ -192,6 +195,7 @@ fn body(operation: &str) -> Value {
         "update_endpoint" => json!({"replicas": 1}),
         "update_project" => json!({"name": "x"}),
         "put_project_member" => json!({"role": "viewer"}),
+        "put_tenant_quota" | "put_project_quota" => json!({"quotas": []}),
         "update_account" | "update_service_account" => json!({"display_name": "x"}),
         "set_group_mappings" => json!({"mappings": []}),
         "update_identity_provider" => json!({"enabled": true}),

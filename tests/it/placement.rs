@@ -152,7 +152,8 @@ impl Scene {
 
     pub async fn apply(&self, decision: &Decision) -> Result<(), StoreError> {
         let mut tx = self.db.store.system().await?;
-        store::workloads::apply(&mut tx, self.leader.term().epoch, decision, self.now).await?;
+        store::workloads::apply(&mut tx, self.leader.term().epoch, std::slice::from_ref(decision), self.now)
+            .await?;
         tx.commit().await
     }
 

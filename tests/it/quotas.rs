@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use domain::planner::{Considered, Decision, Hold};
 use domain::quotas::{Key, NodeId, Policies, Quota, Reclaim};
 use domain::tenants::Slug;
-use domain::{ProjectId, TenantId};
+use domain::{ProjectId, TenantId, WorkloadId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -193,7 +193,29 @@ async fn what_is_lent_is_taken_back() {
         assert_eq!(scene.tick().await.applied, 0, "nobody takes it back in turn");
     }
     balanced(&scene).await;
+
+    // Both can be told why.
+    let waiting = scene.snapshot().await.workloads.into_values().find(|w| w.reason.is_some()).unwrap();
+    let text = explained(&scene, scene.tenant, waiting.id).await;
+    let preemptor = scene.snapshot().await.workloads.into_values().find(|w| w.tenant_id == lender).unwrap();
+    for part in [
+        "It waits: its tenant's cohort has less of class cpu left than it asks for: 500 milli-accelerators.",
+        "It is number 1 of 1 that wait in its tenant.",
+        "It begins when work in its cohort ends, or with quota of its tenant's own.",
+        &format!("for workload {}, whose tenant took back what is its own.", preemptor.id),
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    let text = explained(&scene, lender, preemptor.id).await;
+    assert!(text.starts_with("It runs on worker a since"), "{text}");
+    assert!(text.contains("the only device that could take it"), "{text}");
     scene.db.finish().await;
+}
+
+async fn explained(scene: &Scene, tenant: TenantId, workload: WorkloadId) -> String {
+    let mut tx = scene.db.store.tenant(tenant).await.unwrap();
+    let mut system = scene.db.store.system().await.unwrap();
+    store::workloads::explain(&mut tx, &mut system, workload).await.unwrap().text
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use domain::JobId;
 use domain::Timestamp;
 use domain::jobs::{Job, JobState};
 use domain::openai::Operation;
+use domain::workloads::JOB_PRIORITY;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa_axum::router::OpenApiRouter;
@@ -15,7 +16,7 @@ use super::files::{file_id, parse_file_id};
 use super::parse_id;
 use crate::access::TenantScope;
 use crate::extract::{Json, Path, Query};
-use crate::jobs;
+use crate::jobs::{self, Run};
 use crate::problem::{ApiError, Result};
 use crate::state::App;
 
@@ -181,9 +182,13 @@ async fn create_batch(
     if body.completion_window != WINDOW {
         return Err(ApiError::field("completion_window", "completion_window must be 24h"));
     }
-    let input = parse_file_id(&body.input_file_id)?;
-    let (change, job) =
-        jobs::create(&app, &scope, None, input, body.endpoint, body.metadata.unwrap_or_default()).await?;
+    let run = Run {
+        input: parse_file_id(&body.input_file_id)?,
+        operation: body.endpoint,
+        priority: JOB_PRIORITY,
+        metadata: body.metadata.unwrap_or_default(),
+    };
+    let (change, job) = jobs::create(&app, &scope, None, run).await?;
     change.ok(&Batch::from(job)).await
 }
 

@@ -10,7 +10,7 @@ use super::quota;
 use super::reasons::{self, Reason};
 use super::{Closed, Decision, Hold, LivePlacement, Snapshot, TenantBounds};
 use crate::accelerators::ResourceRequest;
-use crate::quotas::{self, Admissions, HoldingStanding, Level, Rule, Standing, Waiting};
+use crate::quotas::{self, Admissions, HoldingStanding, Rule, Standing, Waiting};
 use crate::workloads::{PlacementState, Workload};
 use crate::{TenantId, Timestamp, WorkerId, WorkloadId};
 
@@ -39,6 +39,7 @@ pub(super) fn admit<'a>(
         admissions: quota::admissions(snapshot),
         waiting: waiting.iter().filter_map(|id| Some((*id, snapshot.workloads.get(id)?))).collect(),
         placed: placed.map(|p| (p.workload_id, p)).collect(),
+        fresh: BTreeMap::new(),
         refused: BTreeSet::new(),
         without_device: BTreeSet::new(),
     };
@@ -73,6 +74,8 @@ struct Admission<'a, 'b> {
     waiting: BTreeMap<WorkloadId, &'a Workload>,
     /// Live placements, by their workload.
     placed: BTreeMap<WorkloadId, &'a LivePlacement>,
+    /// What this plan places.
+    fresh: BTreeMap<WorkloadId, &'a Workload>,
     /// Shapes that no device takes. Room only shrinks in a plan, so what found
     /// none once finds none again.
     refused: BTreeSet<Shape<'a>>,
@@ -99,11 +102,24 @@ impl<'a> Admission<'a, '_> {
             let standing = if stays { HoldingStanding::Admitted } else { HoldingStanding::Leaving(None) };
             let _ = self.admissions.restore(quota::holding(self.snapshot, placement, standing));
         }
-        for workload in self.waiting.values() {
-            if self.bounds(workload.tenant_id).closed.is_none() {
-                let _ = self.admissions.enqueue(quota::ask_of(self.snapshot, workload));
-            }
+        let open = self.waiting.values().filter(|w| self.bounds(w.tenant_id).closed.is_none());
+        let mut open: Vec<&Workload> = open.copied().collect();
+        open.sort_by_key(|w| (w.promised_at.is_none(), w.promised_at, w.id));
+        for workload in open {
+            let _ = match workload.promised_at {
+                Some(since) => {
+                    let promised = HoldingStanding::Promised;
+                    self.admissions.restore(quota::held_by(self.snapshot, workload, since, promised))
+                }
+                None => self.admissions.enqueue(quota::ask_of(self.snapshot, workload)),
+            };
         }
+    }
+
+    /// Whether somebody is leaving, so that room is still being made.
+    fn anybody_leaves(&self) -> bool {
+        self.placed.values().any(|p| p.state == PlacementState::Draining)
+            || self.decisions.iter().any(|d| matches!(d, Decision::Evict { .. } | Decision::Drain { .. }))
     }
 
     /// Does what quota decided. Victims are named before the one they are for.
@@ -148,6 +164,7 @@ impl<'a> Admission<'a, '_> {
         };
         self.fleet.take(workload, &choice);
         self.waiting.remove(&id);
+        self.fresh.insert(id, workload);
         self.decisions.push(Decision::Place {
             workload: id,
             generation: workload.generation,
@@ -175,6 +192,8 @@ impl<'a> Admission<'a, '_> {
         fits
     }
 
+    /// What this plan places itself is made to leave by the next, if it still
+    /// must.
     fn evict(&mut self, preemptor: WorkloadId, victims: &[Victim]) {
         for (victim, rule) in victims {
             let Some(placement) = self.placed.get(victim) else { continue };
@@ -194,20 +213,26 @@ impl<'a> Admission<'a, '_> {
         self.without_device.insert(id);
         for (victim, _) in victims {
             self.admissions.release(*victim, &[], self.now);
-            if let Some(placement) = self.placed.get(victim) {
-                let holding = quota::holding(self.snapshot, placement, HoldingStanding::Admitted);
-                let _ = self.admissions.restore(holding);
-            }
+            let holding = match (self.placed.get(victim), self.fresh.get(victim)) {
+                (Some(placement), _) => quota::holding(self.snapshot, placement, HoldingStanding::Admitted),
+                (None, Some(workload)) => {
+                    quota::held_by(self.snapshot, workload, self.now, HoldingStanding::Admitted)
+                }
+                (None, None) => continue,
+            };
+            let _ = self.admissions.restore(holding);
         }
     }
 
     /// Says of all that waits why, of the fleet as it is after this plan, so
     /// that planning again finds the same reasons.
     fn explain(&mut self) {
+        let anybody_leaves = self.anybody_leaves();
         let mut devices: BTreeMap<Shape<'a>, Reason> = BTreeMap::new();
         let mut queues: BTreeMap<TenantId, BTreeMap<WorkloadId, Waiting>> = BTreeMap::new();
         for (id, workload) in std::mem::take(&mut self.waiting) {
             let bounds = self.bounds(workload.tenant_id);
+            let mut promised = false;
             let reason = if let Some(closed) = bounds.closed {
                 Reason { level: None, text: Closed::reason(closed).to_owned() }
             } else if self.without_device.contains(&id) {
@@ -218,10 +243,10 @@ impl<'a> Admission<'a, '_> {
                         .clone(),
                 }
             } else if self.admissions.standing(id) == Some(Standing::Promised) {
-                Reason {
-                    level: Some(Level::Quota),
-                    text: "room is being made for it: what is in its place was told to leave".to_owned(),
-                }
+                // Where nobody leaves any more, the room was lost to a change
+                // of quotas: the next plan looks anew.
+                promised = anybody_leaves;
+                reasons::promised()
             } else {
                 let queue = queues
                     .entry(workload.tenant_id)
@@ -229,12 +254,14 @@ impl<'a> Admission<'a, '_> {
                 let why = queue.get(&id).and_then(|waiting| waiting.why.as_ref());
                 reasons::of_quota(why, &workload.resources)
             };
-            if workload.reason.as_deref() != Some(&*reason.text) {
+            let known = (workload.reason.as_deref(), workload.promised_at.is_some());
+            if known != (Some(&*reason.text), promised) {
                 self.decisions.push(Decision::Wait {
                     workload: id,
                     generation: workload.generation,
                     level: reason.level,
                     reason: reason.text,
+                    promised,
                 });
             }
         }

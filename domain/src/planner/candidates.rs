@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Choice, LivePlacement, Snapshot};
 use crate::accelerators::{Device, ResourceRequest};
@@ -28,7 +28,8 @@ pub(super) enum Rejection {
 }
 
 /// The devices of the asked class that a placement was chosen from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
 pub struct Considered {
     /// Devices that could take it.
     pub fitting: u32,

@@ -55,6 +55,16 @@ pub(super) fn ask_of(snapshot: &Snapshot, workload: &Workload) -> Ask {
     .ask(snapshot)
 }
 
+/// What a workload holds, or is to hold, without a placement yet.
+pub(super) fn held_by(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    since: Timestamp,
+    standing: HoldingStanding,
+) -> Holding {
+    Holding { ask: ask_of(snapshot, workload), option: 0, count: 1, reserved_at: since, standing }
+}
+
 /// What a placement holds.
 pub(super) fn holding(snapshot: &Snapshot, placement: &LivePlacement, standing: HoldingStanding) -> Holding {
     let wanted = Wanted {

@@ -63,6 +63,11 @@ pub(super) fn of_quota(why: Option<&WhyNot>, request: &ResourceRequest) -> Reaso
     Reason::new(why.level, text)
 }
 
+/// Others were told to leave for it.
+pub(super) fn promised() -> Reason {
+    Reason::new(Level::Quota, "room is being made for it: what is in its place was told to leave")
+}
+
 /// Why nothing takes `request` in these zones, of a fleet in which nothing does.
 pub(super) fn of_devices(fleet: &Fleet<'_>, request: &ResourceRequest, zones: &[String]) -> Reason {
     let class = &request.class;

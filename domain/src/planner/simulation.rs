@@ -6,15 +6,24 @@ use std::time::Duration;
 
 use super::*;
 use crate::accelerators::Device;
+use crate::quotas::{
+    BorrowWhilePreempting, Key, NodeId, NodeSpec, Quota, Reclaim, Resource, Strategy, Tree, WithinTenant,
+};
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY};
-use crate::{EndpointId, JobId};
+use crate::{CohortId, EndpointId, JobId};
 
 pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
 /// Plans until nothing is left to decide: end, create, place, nothing.
 const MOST_ROUNDS: usize = 3;
 /// Zones that workers are in, in turns.
 pub(super) const ZONES: [&str; 3] = ["north", "south", "west"];
+
+/// Cohorts of a world that has some.
+const COHORTS: [NodeId; 2] = [
+    NodeId::Cohort(CohortId(uuid::Uuid::from_u128(1 << 64))),
+    NodeId::Cohort(CohortId(uuid::Uuid::from_u128(2 << 64))),
+];
 
 /// SplitMix64, so that a run can be repeated from its seed.
 pub(super) struct Random(pub u64);
@@ -41,12 +50,20 @@ pub(super) struct World {
     pub snapshot: Snapshot,
     pub now: Timestamp,
     pub random: Random,
+    /// Whether one tenant may have several endpoints and jobs.
+    pub shared_tenants: bool,
     ids: u128,
 }
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        Self { snapshot: Snapshot::empty(START), now: START, random: Random(seed), ids: 0 }
+        Self {
+            snapshot: Snapshot::empty(START),
+            now: START,
+            random: Random(seed),
+            shared_tenants: false,
+            ids: 0,
+        }
     }
 
     pub fn id<T: From<uuid::Uuid>>(&mut self) -> T {
@@ -90,7 +107,14 @@ impl World {
         milli: u32,
         count: u32,
     ) -> WorkloadOwner {
-        let (tenant_id, project_id, version_id) = (self.id(), self.id(), self.id());
+        let (mut tenant_id, project_id, version_id) = (self.id(), self.id(), self.id());
+        let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
+        if self.shared_tenants
+            && self.random.below(2) == 0
+            && let Some(other) = self.random.pick(&owners)
+        {
+            tenant_id = self.snapshot.intents[&other].tenant_id;
+        }
         let resources = ResourceRequest { class: "cpu".to_owned(), memory_bytes, milli };
         let priority = match owner {
             WorkloadOwner::Endpoint(_) => ENDPOINT_PRIORITY,
@@ -109,6 +133,74 @@ impl World {
     pub fn add_job(&mut self, memory_bytes: u64, milli: u32) -> WorkloadOwner {
         let id: JobId = self.id();
         self.add_intent(WorkloadOwner::Job(id), memory_bytes, milli, 1)
+    }
+
+    /// A world in which tenants share, lend and borrow, in two cohorts.
+    pub fn with_cohorts(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        world.shared_tenants = true;
+        world.snapshot.fair_sharing = world.random.below(2) == 0;
+        for cohort in COHORTS {
+            world.snapshot.quotas.push(NodeSpec::new(cohort, None));
+        }
+        world
+    }
+
+    /// A tenant gets other quota, or its first.
+    fn change_quota(&mut self, tenant: TenantId) {
+        let mut node = NodeSpec::new(NodeId::Tenant(tenant), self.random.pick(&COHORTS));
+        let amount = |world: &mut Self| i64::try_from(world.random.below(5)).unwrap() * 1000;
+        let maybe = |world: &mut Self| (world.random.below(3) == 0).then(|| amount(world));
+        let (lending_limit, borrowing_limit) = (maybe(self), maybe(self));
+        let nominal = i64::try_from(self.random.below(5)).unwrap() * 1000;
+        node.quotas.insert(Key::milli("cpu"), Quota { nominal, lending_limit, borrowing_limit });
+        if self.random.below(4) == 0 {
+            let memory = Key { class: "cpu".into(), resource: Resource::MemoryBytes };
+            node.quotas.insert(memory, Quota { nominal: 4 << 30, ..Quota::default() });
+        }
+        let within =
+            [WithinTenant::Never, WithinTenant::LowerPriority, WithinTenant::LowerOrNewerEqualPriority];
+        node.policies.within = self.random.pick(&within).unwrap();
+        node.policies.reclaim =
+            self.random.pick(&[Reclaim::Never, Reclaim::LowerPriority, Reclaim::Any]).unwrap();
+        node.policies.strategy = self.random.pick(&[Strategy::BestEffortFifo, Strategy::StrictFifo]).unwrap();
+        if self.random.below(3) == 0 {
+            node.policies.borrow = BorrowWhilePreempting::LowerPriority { max_priority: None };
+        }
+        self.snapshot.quotas.retain(|other| other.id != node.id);
+        self.snapshot.quotas.push(node);
+    }
+
+    /// The quota tree with what is placed, as the database counts it.
+    fn ledger(&self) -> Tree {
+        let mut tree = Tree::new(&self.snapshot.quotas).unwrap();
+        for placement in self.snapshot.placements.values() {
+            for (key, amount) in self.amounts(placement.tenant_id, &placement.resources) {
+                tree.count(NodeId::Tenant(placement.tenant_id), &key, amount);
+            }
+        }
+        tree
+    }
+
+    fn amounts(&self, tenant: TenantId, resources: &ResourceRequest) -> Vec<(Key, i64)> {
+        let memory = Key { class: resources.class.as_str().into(), resource: Resource::MemoryBytes };
+        let mut amounts = vec![(Key::milli(&resources.class), resources.milli.into())];
+        if self.snapshot.counts(tenant, &memory) {
+            amounts.push((memory, resources.memory_bytes.try_into().unwrap()));
+        }
+        amounts
+    }
+
+    /// Whether the ledger has room for it; a tenant outside of the tree has.
+    fn quota_fits(&self, tenant: TenantId, resources: &ResourceRequest) -> bool {
+        let Some(node) = self.snapshot.quotas.iter().find(|node| node.id == NodeId::Tenant(tenant)) else {
+            return true;
+        };
+        let tree = self.ledger();
+        self.amounts(tenant, resources).iter().all(|(key, amount)| {
+            node.quotas.contains_key(key)
+                && tree.figures(node.id, key).is_some_and(|figures| figures.available >= *amount)
+        })
     }
 
     pub fn pass(&mut self, secs: u64) {
@@ -134,6 +226,13 @@ impl World {
                 _ => {}
             }
         }
+    }
+
+    /// The same; whether anything was draining or starting.
+    pub fn make_true_if_any(&mut self) -> bool {
+        let any = self.snapshot.placements.values().any(|p| p.state != PlacementState::Ready);
+        self.make_true();
+        any
     }
 
     /// Plans and applies until nothing is decided; returns all that was.
@@ -200,6 +299,7 @@ impl World {
                         generation: 0,
                         reason: None,
                         queued_at: self.now,
+                        promised_at: None,
                         created_at: self.now,
                     };
                     self.snapshot.workloads.insert(id, workload);
@@ -226,18 +326,21 @@ impl World {
             Decision::Place { workload, generation, worker, holds, .. } => {
                 self.place(*workload, *generation, *worker, holds);
             }
-            Decision::Wait { workload, reason, .. } => {
+            Decision::Wait { workload, reason, promised, .. } => {
+                let now = self.now;
                 let workload = self.snapshot.workloads.get_mut(workload).unwrap();
                 assert_eq!(workload.state, WorkloadState::Pending);
-                assert_ne!(workload.reason.as_ref(), Some(reason), "said again");
+                let known = (workload.reason.as_ref(), workload.promised_at.is_some());
+                assert_ne!(known, (Some(reason), *promised), "said again");
                 workload.reason = Some(reason.clone());
+                workload.promised_at = promised.then(|| workload.promised_at.unwrap_or(now));
             }
         }
     }
 
     fn place(&mut self, id: WorkloadId, generation: i64, worker_id: WorkerId, holds: &[Hold]) {
         let placement_id: PlacementId = self.id();
-        let worker = self.snapshot.workers.get_mut(&worker_id).unwrap();
+        let worker = &self.snapshot.workers[&worker_id];
         assert!(worker.live && !worker.cordoned, "placed on a worker that takes nothing");
         if let Some(bounds) = self.snapshot.tenants.get(&self.snapshot.workloads[&id].tenant_id) {
             assert_eq!(bounds.closed, None, "placed for a tenant that begins nothing");
@@ -245,6 +348,9 @@ impl World {
             let inside = bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == zone);
             assert!(inside, "placed in {zone}, outside of {:?}", bounds.zones);
         }
+        let asking = &self.snapshot.workloads[&id];
+        assert!(self.quota_fits(asking.tenant_id, &asking.resources), "placed beyond quota: {asking:?}");
+        let worker = self.snapshot.workers.get_mut(&worker_id).unwrap();
         for hold in holds {
             let device = worker.devices.iter_mut().find(|d| d.id == hold.device_id).unwrap();
             device.used_memory_bytes += hold.memory_bytes;
@@ -255,6 +361,7 @@ impl World {
         workload.state = WorkloadState::Placed;
         workload.generation += 1;
         workload.reason = None;
+        workload.promised_at = None;
         let placement = LivePlacement {
             id: placement_id,
             workload_id: id,
@@ -326,6 +433,12 @@ impl World {
                 assert_eq!(workload.reason.as_deref(), Some(closed.reason()));
                 continue;
             }
+            // What quota keeps waiting is checked where quota is planned.
+            if !self.snapshot.quotas.is_empty()
+                && self.snapshot.quotas.iter().any(|n| n.id == NodeId::Tenant(workload.tenant_id))
+            {
+                continue;
+            }
             let fitting = self
                 .snapshot
                 .workers
@@ -346,7 +459,7 @@ impl World {
     pub fn happen(&mut self) {
         let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
         let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
-        match self.random.below(11) {
+        match self.random.below(if self.shared_tenants { 13 } else { 11 }) {
             0 if workers.len() < 12 => {
                 let (devices, memory) = (1 + self.random.below(3), 1 + self.random.below(16));
                 let class = if self.random.below(8) == 0 { "other" } else { "cpu" };
@@ -418,6 +531,12 @@ impl World {
                     let some = usize::try_from(self.random.below(1 + ZONES.len() as u64)).unwrap();
                     let zones = ZONES[..some].iter().map(ToString::to_string).collect();
                     self.snapshot.tenants.entry(tenant).or_default().zones = zones;
+                }
+            }
+            11 | 12 => {
+                if let Some(owner) = self.random.pick(&owners) {
+                    let tenant = self.snapshot.intents[&owner].tenant_id;
+                    self.change_quota(tenant);
                 }
             }
             _ => self.make_true(),

@@ -62,6 +62,30 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    /// With tenants that lend, borrow and take back: nothing is ever placed
+    /// beyond a quota, and once nothing happens any more, all comes to rest.
+    #[test]
+    fn cohorts_keep_their_quotas_and_come_to_rest(seed: u64) {
+        println!("seed {seed}");
+        let mut world = World::with_cohorts(seed);
+        for _ in 0..60 {
+            world.happen();
+            world.check();
+            world.settle();
+            world.check_settled();
+        }
+        world.report();
+        let mut turns = 0;
+        while !world.settle().is_empty() || world.make_true_if_any() {
+            turns += 1;
+            prop_assert!(turns < 30, "made to leave and placed for ever");
+        }
+    }
+}
+
 #[test]
 fn replicas_are_spread_over_workers() {
     let mut world = World::new(1);

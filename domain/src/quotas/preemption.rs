@@ -37,6 +37,14 @@ impl Rule {
     }
 }
 
+impl std::str::FromStr for Rule {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let all = [Self::WithinTenant, Self::Reclaim, Self::ReclaimWhileBorrowing, Self::FairShare];
+        all.into_iter().find(|rule| rule.as_str() == s).ok_or_else(|| format!("{s:?} is no rule"))
+    }
+}
+
 impl Admissions {
     /// Runs a search of victims for a waiting workload.
     pub(super) fn search<T>(

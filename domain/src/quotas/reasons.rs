@@ -56,6 +56,26 @@ impl Level {
     }
 }
 
+impl std::str::FromStr for Level {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let all = [
+            Self::Quota,
+            Self::BorrowingLimit,
+            Self::Cohort,
+            Self::FairShare,
+            Self::Priority,
+            Self::Devices,
+            Self::Memory,
+            Self::Zone,
+            Self::Classification,
+            Self::ModelNotApproved,
+            Self::Budget,
+        ];
+        all.into_iter().find(|level| level.as_str() == s).ok_or_else(|| format!("{s:?} is no level"))
+    }
+}
+
 /// What stops a workload, and by how much.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyNot {

@@ -412,9 +412,6 @@ impl Admissions {
         let standing = match entry.state.clone() {
             State::Pending => {
                 self.step_out(slot);
-                let root = self.root_of(tenant);
-                self.roots.entry(root).or_default().active.insert(tenant);
-                self.dirty.insert(root);
                 Standing::Pending
             }
             State::OnHold => Standing::Pending,
@@ -439,6 +436,11 @@ impl Admissions {
             self.budgets.spend(&path, spent);
             self.freed(tenant);
         }
+        // What was granted in vain has not used up its tenant's turn: what the
+        // tenant has next comes before those who would borrow.
+        let root = self.root_of(tenant);
+        self.roots.entry(root).or_default().active.insert(tenant);
+        self.dirty.insert(root);
         self.entries.remove(slot);
         Some(standing)
     }

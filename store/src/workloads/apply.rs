@@ -1,9 +1,11 @@
-//! Makes one decision true, or refuses because the world has moved on.
+//! Makes decisions true, or refuses because the world has moved on.
+
+use std::mem::discriminant;
 
 use domain::accelerators::ResourceRequest;
 use domain::outbox::Topic;
-use domain::planner::{Considered, Decision, EndReason, Hold};
-use domain::quotas::{Level, Rule};
+use domain::planner::{Decision, EndReason};
+use domain::quotas::Rule;
 use domain::workloads::WorkloadOwner;
 use domain::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 use serde_json::json;
@@ -11,22 +13,42 @@ use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::end_placement;
+use super::{end_placement, place};
 use crate::leadership::fence;
 use crate::{StoreError, SystemTx, Tx, audit, outbox};
 
-/// Applies a decision of the leader of `epoch`.
+/// Applies decisions of the leader of `epoch`, in their order: all or none.
 ///
 /// [`StoreError::NotLeader`] when another leads, [`StoreError::Conflict`] when
-/// what the decision expects is not so any more, [`StoreError::NoCapacity`]
-/// when a device has no room: plan again.
+/// what a decision expects is not so any more, [`StoreError::NoCapacity`] or
+/// [`StoreError::NoQuota`] when a device or a quota has no room: plan again.
 pub async fn apply(
+    tx: &mut SystemTx,
+    epoch: i64,
+    decisions: &[Decision],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    fence(tx, epoch).await?;
+    for run in decisions.chunk_by(|a, b| discriminant(a) == discriminant(b)) {
+        match run[0] {
+            Decision::Place { .. } => place::place(tx, epoch, run, now).await?,
+            Decision::Wait { .. } => place::wait(tx, epoch, run, now).await?,
+            _ => {
+                for decision in run {
+                    apply_one(tx, epoch, decision, now).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn apply_one(
     tx: &mut SystemTx,
     epoch: i64,
     decision: &Decision,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    fence(tx, epoch).await?;
     match decision {
         Decision::DeclareLost { worker, seen_at } => declare_lost(tx, epoch, *worker, *seen_at, now).await,
         Decision::EndPlacement { placement, generation, worker, why } => {
@@ -52,17 +74,12 @@ pub async fn apply(
         Decision::Evict { placement, generation, preemptor, rule } => {
             evict(tx, epoch, *placement, *generation, *preemptor, *rule, now).await
         }
-        Decision::Place { workload, generation, worker, holds, considered } => {
-            let place = Place { workload: *workload, generation: *generation, worker: *worker, holds };
-            place_workload(tx, epoch, &place, considered, now).await
-        }
-        Decision::Wait { workload, generation, level, reason } => {
-            wait(tx, epoch, *workload, *generation, *level, reason).await
-        }
+        Decision::Place { .. } => place::place(tx, epoch, std::slice::from_ref(decision), now).await,
+        Decision::Wait { .. } => place::wait(tx, epoch, std::slice::from_ref(decision), now).await,
     }
 }
 
-fn actor(epoch: i64) -> String {
+pub(super) fn actor(epoch: i64) -> String {
     format!("scheduler:{epoch}")
 }
 
@@ -196,7 +213,7 @@ async fn end_workload(
     generation: i64,
 ) -> Result<(), StoreError> {
     let ended = query!(
-        "UPDATE workloads SET state = 'ended', reason = NULL, level = NULL, epoch = $3
+        "UPDATE workloads SET state = 'ended', reason = NULL, level = NULL, promised_at = NULL, epoch = $3
          WHERE id = $1 AND generation = $2 AND state <> 'ended'",
         workload.0,
         generation,
@@ -283,6 +300,14 @@ async fn evict(
     one(waits.iter().len() as u64, "nobody needs the room any more")?;
     let draining = drain(tx, epoch, placement, generation).await?;
     query!(
+        "UPDATE placements SET evicted_for = $2, evicted_by = $3 WHERE id = $1",
+        placement.0,
+        preemptor.0,
+        rule.as_str(),
+    )
+    .execute(tx.conn())
+    .await?;
+    query!(
         "UPDATE workloads SET queued_at = $3 WHERE tenant_id = $1 AND id = $2",
         draining.tenant,
         draining.workload,
@@ -291,127 +316,4 @@ async fn evict(
     .execute(tx.conn())
     .await?;
     draining.record(tx, "evict_placement", json!({ "for": preemptor, "rule": rule.as_str() }), now).await
-}
-
-struct Place<'a> {
-    workload: WorkloadId,
-    generation: i64,
-    worker: WorkerId,
-    holds: &'a [Hold],
-}
-
-async fn place_workload(
-    tx: &mut SystemTx,
-    epoch: i64,
-    place: &Place<'_>,
-    considered: &Considered,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let tenant = query_scalar!(
-        "UPDATE workloads SET state = 'placed', generation = generation + 1, reason = NULL, level = NULL, epoch = $3
-         WHERE id = $1 AND generation = $2 AND state = 'pending' RETURNING tenant_id",
-        place.workload.0,
-        place.generation,
-        epoch,
-    )
-    .fetch_optional(tx.conn())
-    .await?
-    .ok_or(StoreError::Conflict("the workload is not pending"))?;
-    // The lock keeps the worker as it is until the placement is committed.
-    let open = query_scalar!(
-        "SELECT id FROM workers WHERE id = $1 AND live AND NOT cordoned FOR SHARE",
-        place.worker.0
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    one(open.iter().len() as u64, "the worker takes nothing new")?;
-    let welcome = query_scalar!(
-        "SELECT t.id FROM tenants t, workers w
-         WHERE t.id = $1 AND w.id = $2 AND t.status = 'active' AND (t.zones = '{}' OR w.zone = ANY(t.zones))
-         FOR SHARE OF t",
-        tenant,
-        place.worker.0,
-    )
-    .fetch_optional(tx.conn())
-    .await?;
-    one(welcome.iter().len() as u64, "the tenant may begin nothing there")?;
-
-    let id = PlacementId::generate();
-    let generation = place.generation + 1;
-    query!(
-        "INSERT INTO placements (id, tenant_id, workload_id, generation, worker_id, state, epoch, created_at)
-         VALUES ($1, $2, $3, $4, $5, 'assigned', $6, $7)",
-        id.0,
-        tenant,
-        place.workload.0,
-        generation,
-        place.worker.0,
-        epoch,
-        OffsetDateTime::from(now),
-    )
-    .execute(tx.conn())
-    .await?;
-    for hold in place.holds {
-        hold_device(tx, tenant, id, place.worker, hold).await?;
-    }
-    let mut event =
-        audit::allowed(Some(tenant.into()), now, actor(epoch), "place_workload", format!("placement:{id}"));
-    event.detail = json!({
-        "workload": place.workload, "worker": place.worker, "generation": generation,
-        "holds": place.holds, "considered": considered,
-    });
-    audit::record(tx, &event).await?;
-    outbox::publish(tx, Topic::Placements, place.worker, now).await
-}
-
-/// Takes a part of a device; the database refuses what does not fit.
-async fn hold_device(
-    tx: &mut SystemTx,
-    tenant: Uuid,
-    placement: PlacementId,
-    worker: WorkerId,
-    hold: &Hold,
-) -> Result<(), StoreError> {
-    query!(
-        "INSERT INTO placement_devices (tenant_id, placement_id, worker_id, device_id, memory_bytes, milli)
-         VALUES ($1, $2, $3, $4, $5, $6)",
-        tenant,
-        placement.0,
-        worker.0,
-        hold.device_id.0,
-        i64::try_from(hold.memory_bytes).unwrap_or(i64::MAX),
-        i32::try_from(hold.milli).unwrap_or(i32::MAX),
-    )
-    .execute(tx.conn())
-    .await
-    .map_err(|e| match &e {
-        // The worker joined again without the device.
-        sqlx::Error::Database(d) if d.is_foreign_key_violation() => {
-            StoreError::Conflict("the device is gone")
-        }
-        _ => e.into(),
-    })?;
-    Ok(())
-}
-
-async fn wait(
-    tx: &mut SystemTx,
-    epoch: i64,
-    workload: WorkloadId,
-    generation: i64,
-    level: Option<Level>,
-    reason: &str,
-) -> Result<(), StoreError> {
-    let told = query!(
-        "UPDATE workloads SET reason = $3, epoch = $4, level = $5 WHERE id = $1 AND generation = $2 AND state = 'pending'",
-        workload.0,
-        generation,
-        reason,
-        epoch,
-        level.map(Level::as_str),
-    )
-    .execute(tx.conn())
-    .await?
-    .rows_affected();
-    one(told, "the workload is not pending")
 }

@@ -122,7 +122,7 @@ async fn jobs(tx: &mut SystemTx, limits: ShareLimits) -> Result<Intents, StoreEr
 async fn workloads(tx: &mut SystemTx) -> Result<Vec<Workload>, StoreError> {
     let rows = query!(
         "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, priority, state, generation,
-                reason, queued_at, created_at
+                reason, queued_at, promised_at, created_at
          FROM workloads WHERE state <> 'ended'",
     )
     .fetch_all(tx.conn())
@@ -140,6 +140,7 @@ async fn workloads(tx: &mut SystemTx) -> Result<Vec<Workload>, StoreError> {
                 generation: row.generation,
                 reason: row.reason,
                 queued_at: row.queued_at.into(),
+                promised_at: row.promised_at.map(Timestamp::from),
                 created_at: row.created_at.into(),
             })
         })
@@ -198,7 +199,7 @@ async fn placements(tx: &mut SystemTx) -> Result<BTreeMap<PlacementId, LivePlace
     Ok(placements)
 }
 
-fn resources(
+pub(super) fn resources(
     table: &'static str,
     id: Uuid,
     class: String,

@@ -63,7 +63,7 @@ async fn answer(
 
 /// Whether what the route names is for all who may see the catalogue.
 fn is_of_the_platform(operation: &Operation) -> bool {
-    ["{worker}", "{deletion}"].iter().any(|parameter| operation.route.contains(parameter))
+    ["{worker}", "{deletion}", "{cohort}"].iter().any(|parameter| operation.route.contains(parameter))
 }
 
 /// The route with what is there, and with what is not. Of models, one that is
@@ -96,7 +96,7 @@ async fn what_is_anothers_answers_like_what_never_was() {
                 let may_not_know = match caller.stand {
                     Stand::Nobody | Stand::Foreign => true,
                     // Of another project: what belongs to one.
-                    Stand::Beside => ["{endpoint}", "{file}", "{job}", "{batch}", "{key}"]
+                    Stand::Beside => ["{endpoint}", "{file}", "{job}", "{batch}", "{key}", "{workload}"]
                         .iter()
                         .any(|parameter| operation.route.contains(parameter)),
                     Stand::Own => is_of_the_platform(operation),

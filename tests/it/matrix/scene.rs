@@ -136,6 +136,13 @@ impl Scene {
         ] {
             self.platform.system.set(&sql).await;
         }
+        self.admin(Method::PUT, "/api/v1/cohorts/all", json!({})).await;
+        self.give_quotas().await;
+        let workload = Uuid::now_v7();
+        self.platform.system.set(&format!(
+            "INSERT INTO workloads (id, tenant_id, endpoint_id, version_id, class, memory_bytes, milli, state, epoch, queued_at, created_at)
+             SELECT '{workload}', tenant_id, id, version_id, class, memory_bytes, milli, 'pending', 0, now(), now() FROM endpoints WHERE name = 'chat'"
+        )).await;
         let file = self.file(admin).await;
         let job = make("/api/v1/jobs", json!({"input_file_id": file, "project": "alpha"})).await;
         let provider = json!({"name": "people", "issuer": "https://people.interior.example", "client_id": "chancery",
@@ -157,9 +164,21 @@ impl Scene {
             ("name", "robot".to_owned()),
             ("session", session.to_string()),
             ("deletion", deleted.to_string()),
+            ("cohort", "all".to_owned()),
+            ("workload", workload.to_string()),
         ] {
             self.objects.insert(parameter, value);
         }
+    }
+
+    /// Quotas of the ministry and of its project, again once somebody who may
+    /// has taken them away.
+    pub async fn give_quotas(&self) {
+        let quotas = json!([{"class": "cpu", "nominal": 1000}]);
+        let of_tenant = json!({"cohort": "all", "quotas": quotas});
+        self.admin(Method::PUT, "/api/v1/tenants/interior/quota", of_tenant).await;
+        let of_project = json!({"quotas": quotas});
+        self.admin(Method::PUT, "/api/v1/projects/alpha/quota?tenant=interior", of_project).await;
     }
 
     async fn file(&self, admin: &str) -> String {
@@ -313,8 +332,9 @@ impl Scene {
         let mut seen = BTreeMap::new();
         for route in routes {
             let path = self.path(route, true);
-            let platform_only =
-                ["/api/v1/workers", "/api/v1/tenant-deletions"].iter().any(|p| route.starts_with(p));
+            let platform_only = ["/api/v1/workers", "/api/v1/tenant-deletions", "/api/v1/cohorts"]
+                .iter()
+                .any(|p| route.starts_with(p));
             let token = if platform_only { &self.platform.admin } else { &self.observer };
             let url = format!("{}{path}", self.platform.url);
             let (status, mut body) =
@@ -328,6 +348,10 @@ impl Scene {
                 "position",
                 "reason",
                 "ready_replicas",
+                // What is used of them; a change of what is configured shows
+                // in the revision.
+                "quotas",
+                "created_at",
                 "live",
             ] {
                 if let Some(members) = body.as_object_mut() {

@@ -1,0 +1,157 @@
+//! Why a workload is where it is, or why it waits, in plain words.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::planner::Considered;
+use crate::quotas::{Level, Rule};
+use crate::workloads::{PlacementState, Workload, WorkloadState};
+use crate::{DeviceId, PlacementId, ProjectId, Timestamp, WorkerId, WorkloadId};
+
+/// Where a workload is and why, or why it is nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Explanation {
+    /// The workload.
+    pub workload: Workload,
+    /// Its project.
+    pub project_id: ProjectId,
+    /// What stops it.
+    pub level: Option<Level>,
+    /// Its place among those that wait in its tenant.
+    pub position: Option<Position>,
+    /// Where it is.
+    pub placement: Option<Placed>,
+    /// When it was last made to leave, and for whom.
+    pub evicted: Option<Eviction>,
+    /// All that in plain words.
+    pub text: String,
+}
+
+/// A place in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Position {
+    /// From 1.
+    pub at: u64,
+    /// How many wait.
+    pub of: u64,
+}
+
+/// Where a workload is, and what that was chosen from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Placed {
+    /// The placement.
+    pub id: PlacementId,
+    /// Its worker.
+    pub worker_id: WorkerId,
+    /// That worker's name.
+    pub worker: String,
+    /// Its devices.
+    pub devices: Vec<DeviceId>,
+    /// How far it is.
+    pub state: PlacementState,
+    /// Since when.
+    pub since: Timestamp,
+    /// What it was chosen from.
+    pub considered: Considered,
+}
+
+/// What made a workload leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Eviction {
+    /// The workload it made room for.
+    pub preemptor: WorkloadId,
+    /// By which rule.
+    pub rule: Rule,
+    /// When what it left was placed.
+    pub placed_at: Timestamp,
+}
+
+impl Explanation {
+    /// With the words.
+    pub fn told(mut self) -> Self {
+        let mut text = match (&self.placement, self.workload.state) {
+            (Some(placed), _) => told_placed(placed),
+            (None, WorkloadState::Ended) => "It is over: nobody wants it any more.".to_owned(),
+            (None, _) => self.told_waiting(),
+        };
+        if let Some(eviction) = &self.evicted {
+            let _ = write!(
+                text,
+                " It had to leave a device before, for workload {}, {}.",
+                eviction.preemptor,
+                told_rule(eviction.rule)
+            );
+        }
+        self.text = text;
+        self
+    }
+
+    fn told_waiting(&self) -> String {
+        let mut text = match &self.workload.reason {
+            Some(reason) => format!("It waits: {reason}."),
+            None => "It waits for the scheduler, which has not looked at it yet.".to_owned(),
+        };
+        if let Some(position) = self.position {
+            let _ = write!(text, " It is number {} of {} that wait in its tenant.", position.at, position.of);
+        }
+        if let Some(help) = self.level.and_then(told_help) {
+            let _ = write!(text, " {help}");
+        }
+        text
+    }
+}
+
+fn told_placed(placed: &Placed) -> String {
+    let state = match placed.state {
+        PlacementState::Assigned => "is starting",
+        PlacementState::Ready => "runs",
+        PlacementState::Draining => "is leaving",
+        PlacementState::Ended => "ran",
+    };
+    let chosen = &placed.considered;
+    let fitting = match chosen.fitting {
+        1 => "the only device that could take it".to_owned(),
+        n => format!("chosen from {n} devices that could take it"),
+    };
+    let mut text = format!("It {state} on worker {} since {}, {fitting}", placed.worker, placed.since);
+    let rejected = [
+        (chosen.short_of_memory, "had too little memory free"),
+        (chosen.short_of_milli, "had too few thousandths free"),
+        (chosen.cordoned, "were on cordoned workers"),
+        (chosen.lost, "were on lost workers"),
+        (chosen.out_of_zone, "were in other zones"),
+    ];
+    let rejected: Vec<String> =
+        rejected.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
+    if !rejected.is_empty() {
+        let _ = write!(text, "; of the others, {}", rejected.join(", "));
+    }
+    text.push('.');
+    text
+}
+
+/// What would let it run.
+fn told_help(level: Level) -> Option<&'static str> {
+    match level {
+        Level::Quota => Some("It begins when other work of its tenant ends, or with more quota."),
+        Level::BorrowingLimit => Some("It begins when other work of its tenant ends, or may borrow more."),
+        Level::Cohort => Some("It begins when work in its cohort ends, or with quota of its tenant's own."),
+        Level::FairShare => Some("It begins when those who borrow more than its tenant use less."),
+        Level::Priority => Some("It begins when what is before it has ended, or with a higher priority."),
+        Level::Devices | Level::Memory => Some("It begins when work there ends, or on one more worker."),
+        Level::Zone => Some("It begins on a worker in its tenant's zones."),
+        Level::Classification => Some("It begins on a worker that is cleared for it."),
+        Level::ModelNotApproved => Some("It begins when its model version is approved."),
+        Level::Budget => Some("It begins in the next period, or with a larger budget."),
+    }
+}
+
+fn told_rule(rule: Rule) -> &'static str {
+    match rule {
+        Rule::WithinTenant => "which is more important in the same tenant",
+        Rule::Reclaim => "whose tenant took back what is its own",
+        Rule::ReclaimWhileBorrowing => "which is more important, though its tenant borrows too",
+        Rule::FairShare => "whose tenant borrows less, by its weight",
+    }
+}

@@ -1,0 +1,169 @@
+//! Workloads as people ask about them.
+
+use domain::explanations::{Eviction, Explanation, Placed, Position};
+use domain::planner::Considered;
+use domain::workloads::Workload;
+use domain::{DeviceId, TenantId, VersionId, WorkloadId};
+use sqlx::types::Json;
+use sqlx::{query, query_as};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{owner, snapshot};
+use crate::pages::Ids;
+use crate::{StoreError, SystemTx, TenantTx, Tx};
+
+struct Row {
+    id: Uuid,
+    tenant_id: Uuid,
+    endpoint_id: Option<Uuid>,
+    job_id: Option<Uuid>,
+    version_id: Uuid,
+    class: String,
+    memory_bytes: i64,
+    milli: i32,
+    priority: i32,
+    state: String,
+    generation: i64,
+    reason: Option<String>,
+    level: Option<String>,
+    queued_at: OffsetDateTime,
+    promised_at: Option<OffsetDateTime>,
+    created_at: OffsetDateTime,
+    project_id: Uuid,
+}
+
+impl TryFrom<Row> for Workload {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.id.into(),
+            tenant_id: TenantId(row.tenant_id),
+            owner: owner(row.id, row.endpoint_id, row.job_id)?,
+            version_id: VersionId(row.version_id),
+            resources: snapshot::resources("workloads", row.id, row.class, row.memory_bytes, row.milli)?,
+            priority: row.priority,
+            state: row.state.parse().map_err(|_| StoreError::corrupt("workloads", "state", row.id))?,
+            generation: row.generation,
+            reason: row.reason,
+            queued_at: row.queued_at.into(),
+            promised_at: row.promised_at.map(Into::into),
+            created_at: row.created_at.into(),
+        })
+    }
+}
+
+/// Those of projects that the transaction may touch: the owner is read under
+/// its policies.
+async fn select(
+    tx: &mut TenantTx,
+    ids: Ids,
+    waiting: bool,
+    over: bool,
+    limit: i64,
+) -> Result<Vec<Row>, StoreError> {
+    let rows = query_as!(
+        Row,
+        r#"SELECT w.id, w.tenant_id, w.endpoint_id, w.job_id, w.version_id, w.class, w.memory_bytes, w.milli,
+                  w.priority, w.state, w.generation, w.reason, w.level, w.queued_at, w.promised_at, w.created_at,
+                  COALESCE(e.project_id, j.project_id) AS "project_id!"
+           FROM workloads w
+           LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
+           LEFT JOIN jobs j ON j.tenant_id = w.tenant_id AND j.id = w.job_id
+           WHERE w.id >= $1 AND w.id <= $2 AND (e.id IS NOT NULL OR j.id IS NOT NULL)
+             AND ($3 OR w.state <> 'ended') AND (NOT $4 OR w.state = 'pending')
+           ORDER BY w.id DESC LIMIT $5"#,
+        ids.from,
+        ids.to,
+        over,
+        waiting,
+        limit,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    Ok(rows)
+}
+
+/// Workloads that are not over, newest first, after (older than) `after`;
+/// `waiting` for those that wait only.
+pub async fn list(
+    tx: &mut TenantTx,
+    waiting: bool,
+    after: Option<WorkloadId>,
+    limit: i64,
+) -> Result<Vec<Workload>, StoreError> {
+    let rows = select(tx, Ids::before(after.map(|id| id.0)), waiting, false, limit).await?;
+    rows.into_iter().map(Workload::try_from).collect()
+}
+
+/// Why a workload is where it is, or waits. What its tenant may not read (the
+/// worker's name) is read by the system, of this workload alone.
+pub async fn explain(
+    tx: &mut TenantTx,
+    system: &mut SystemTx,
+    id: WorkloadId,
+) -> Result<Explanation, StoreError> {
+    let row = select(tx, Ids::only(id.0), false, true, 1).await?.pop();
+    let row = row.ok_or(StoreError::NotFound("workload"))?;
+    let level = row.level.as_deref().map(str::parse).transpose();
+    let level = level.map_err(|_| StoreError::corrupt("workloads", "level", id))?;
+    let project_id = row.project_id.into();
+    let workload = Workload::try_from(row)?;
+    let position = query!(
+        r#"SELECT count(*) FILTER (WHERE (-o.priority, o.queued_at, o.id) <= (-w.priority, w.queued_at, w.id)) AS "at!",
+                  count(*) AS "of!"
+           FROM workloads w JOIN workloads o ON o.tenant_id = w.tenant_id AND o.state = 'pending'
+           WHERE w.id = $1 AND w.state = 'pending'"#,
+        id.0,
+    )
+    .fetch_one(tx.conn())
+    .await?;
+    let placed = query!(
+        r#"SELECT p.id, p.worker_id, w.name AS worker, p.state, p.created_at,
+                  p.considered AS "considered: Json<Considered>",
+                  ARRAY(SELECT d.device_id FROM placement_devices d WHERE d.placement_id = p.id ORDER BY 1) AS "devices!"
+           FROM placements p JOIN workers w ON w.id = p.worker_id
+           WHERE p.tenant_id = $1 AND p.workload_id = $2 AND p.state <> 'ended'"#,
+        workload.tenant_id.0,
+        id.0,
+    )
+    .fetch_optional(system.conn())
+    .await?;
+    let evicted = query!(
+        r#"SELECT evicted_for AS "evicted_for!", evicted_by AS "evicted_by!", created_at FROM placements
+           WHERE workload_id = $1 AND evicted_for IS NOT NULL ORDER BY generation DESC LIMIT 1"#,
+        id.0,
+    )
+    .fetch_optional(tx.conn())
+    .await?;
+    let corrupt = |column| StoreError::corrupt("placements", column, id);
+    let explanation = Explanation {
+        level,
+        project_id,
+        position: (position.of > 0)
+            .then(|| Position { at: position.at.unsigned_abs(), of: position.of.unsigned_abs() }),
+        placement: match placed {
+            None => None,
+            Some(row) => Some(Placed {
+                id: row.id.into(),
+                worker_id: row.worker_id.into(),
+                worker: row.worker,
+                devices: row.devices.into_iter().map(DeviceId).collect(),
+                state: row.state.parse().map_err(|_| corrupt("state"))?,
+                since: row.created_at.into(),
+                considered: row.considered.map_or_else(Considered::default, |Json(considered)| considered),
+            }),
+        },
+        evicted: match evicted {
+            None => None,
+            Some(row) => Some(Eviction {
+                preemptor: row.evicted_for.into(),
+                rule: row.evicted_by.parse().map_err(|_| corrupt("evicted_by"))?,
+                placed_at: row.created_at.into(),
+            }),
+        },
+        workload,
+        text: String::new(),
+    };
+    Ok(explanation.told())
+}
