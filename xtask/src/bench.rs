@@ -6,6 +6,7 @@ mod auth;
 mod client;
 mod memory;
 mod prompt;
+mod quota;
 mod start;
 mod system;
 
@@ -38,6 +39,9 @@ pub struct Arguments {
     /// `api`, `auth`: this program instead of an optimised build of the clone
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
+    /// `quota`: the load, a generator of Kueue's `test/performance/scheduler/configs`
+    #[arg(long, value_name = "FILE", required_if_eq("name", "quota"))]
+    generator: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -46,6 +50,8 @@ enum Name {
     Auth,
     /// Each operation over HTTP against pgbench with the same transactions
     Api,
+    /// Kueue's performance test, from the creation of jobs to their end
+    Quota,
     /// Time to first token and tokens per second, whole path against bare engine
     Prompt,
     /// Cold and warm start, and memory at rest
@@ -135,6 +141,7 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let (bench, (runs, figures)) = match arguments.name {
         Name::Api => ("api", api(project, arguments)?),
         Name::Auth => ("auth", auth(project, arguments)?),
+        Name::Quota => ("quota", quota(project, arguments)?),
         Name::Prompt => ("prompt", prompt::run(&up::prepare(project)?, arguments.runs)?),
         Name::Start => ("start", start::run(&up::prepare(project)?, arguments.runs)?),
     };
@@ -175,6 +182,12 @@ fn auth(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
     }
     let shortest = api::Shortest { project, program: &program, binaries: &binaries };
     auth::run(&admission, arguments.runs, &shortest)
+}
+
+fn quota(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
+    let generator = arguments.generator.as_ref().context("give --generator FILE")?;
+    let binaries = up::ensure_postgres(project)?;
+    quota::run(project, &binaries, &project.called_from.join(generator), arguments.runs)
 }
 
 /// What is measured, built unless it is given, and PostgreSQL.

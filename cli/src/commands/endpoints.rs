@@ -36,6 +36,9 @@ pub enum EndpointsCommand {
         /// How many copies run.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_REPLICAS)))]
         replicas: u32,
+        /// Higher goes first, -1000 to 1000 [default: 100].
+        #[arg(long, allow_negative_numbers = true)]
+        priority: Option<i32>,
     },
     /// Change how many copies run.
     Scale {
@@ -60,13 +63,16 @@ pub(super) async fn run(command: EndpointsCommand, at: &Call) -> Result<()> {
             return output::list(at.format, items, &["endpoint", "model", "version", "ready", "note"], row);
         }
         EndpointsCommand::Get { name } => at.client.get(Scope::Tenant, &path(&name), &[]).await?,
-        EndpointsCommand::Create { name, model, version, project, replicas } => {
+        EndpointsCommand::Create { name, model, version, project, replicas, priority } => {
             let mut endpoint = json!({"name": name, "model": model, "replicas": replicas});
             if let Some(version) = version {
                 endpoint["version"] = json!(version);
             }
             if let Some(project) = project {
                 endpoint["project"] = json!(project);
+            }
+            if let Some(priority) = priority {
+                endpoint["priority"] = json!(priority);
             }
             at.client.post(Scope::Tenant, "api/v1/endpoints", &endpoint).await?
         }

@@ -84,6 +84,9 @@ pub struct CreateOptions {
     /// Longest answer, in tokens, for lines that do not say it.
     #[arg(long)]
     max_tokens: Option<u32>,
+    /// Higher goes first, -1000 to 1000 [default: 0].
+    #[arg(long, allow_negative_numbers = true)]
+    priority: Option<i32>,
     /// Do not wait until it is done.
     #[arg(long)]
     detach: bool,
@@ -120,7 +123,10 @@ async fn create(options: CreateOptions, at: &Call) -> Result<ExitCode> {
     let (wrapped, count) = wrap(&options)?;
     let name = options.input.file_name().and_then(|name| name.to_str()).unwrap_or("input.jsonl").to_owned();
     let file = super::files::send(at, wrapped.path(), &name).await?;
-    let request = json!({"input_file_id": file["id"]});
+    let mut request = json!({"input_file_id": file["id"]});
+    if let Some(priority) = options.priority {
+        request["priority"] = json!(priority);
+    }
     let made = at.client.post_slow(Scope::Tenant, "api/v1/jobs", &request).await?;
     let job: Job = output::parse(made.clone())?;
     if options.detach {
