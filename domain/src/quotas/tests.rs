@@ -1,6 +1,10 @@
 //! Tests of the quota planner.
 
 mod corners;
+mod drive;
 mod dsl;
 mod extensions;
+mod generate;
+mod model;
+mod properties;
 mod scenarios;
