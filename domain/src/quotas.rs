@@ -19,12 +19,17 @@
 mod admission;
 mod asks;
 mod budgets;
+mod changes;
+mod choices;
 mod entries;
 mod fair_share;
 mod history;
+mod keeping;
 mod policies;
 mod preemption;
+mod queries;
 mod queue;
+mod ranking;
 mod reasons;
 mod snapshot;
 mod state;

@@ -4,6 +4,7 @@ mod corners;
 mod drive;
 mod dsl;
 mod extensions;
+mod found;
 mod generate;
 mod model;
 mod properties;

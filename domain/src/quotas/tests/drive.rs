@@ -102,7 +102,10 @@ impl Drive {
                     self.model.spent.remove(&(node, BudgetKind::Tokens));
                 }
             }
-            Op::Cycle => decisions = self.cycle(),
+            Op::Cycle => {
+                decisions = self.cycle();
+                decisions.iter().for_each(|d| println!("{}: {d:?}", self.now));
+            }
         }
         self.check();
         decisions
@@ -139,7 +142,7 @@ impl Drive {
 
     fn leave(&mut self, id: WorkloadId, again: bool) {
         let ask = self.model.work[&id].ask.clone();
-        self.release(id, 1);
+        self.release(id, 0);
         if again {
             self.arrive(Ask { queued_at: self.at(), ..ask });
         }
@@ -177,6 +180,67 @@ impl Drive {
     fn overrun(&self) -> [BTreeMap<(NodeId, Key), Amount>; 2] {
         let without = Model { kept: Kept::new(), ..self.model.clone() };
         [View::Held, View::Promised].map(|view| without.overruns(view, &keys()))
+    }
+
+    /// Starts anew from what a snapshot says.
+    pub fn reborn(&mut self) {
+        let snapshot = self.admissions.snapshot();
+        self.admissions = Admissions::from_snapshot(snapshot.clone()).unwrap();
+        assert_eq!(self.admissions.snapshot(), snapshot);
+    }
+
+    /// Looks for victims for everything that waits: the sets are minimal, and
+    /// a look leaves no trace. Returns how many sets there were.
+    pub fn check_searches(&mut self) -> usize {
+        self.kept();
+        let mut found = 0;
+        let waits = |w: &&Work| w.standing == Standing::Pending && w.ask.hold.is_none();
+        for work in self.model.work.values().filter(waits) {
+            let ask = &work.ask;
+            let node = NodeId::Tenant(ask.tenant);
+            for option in 0..ask.options.len() {
+                let mut open = self.admissions.clone();
+                let slot = open.entries.find(ask.id).unwrap();
+                open.lift(open.entries.get(slot).tenant);
+                let amounts = open.amounts(slot, option, ask.count);
+                let mut model = self.model.clone();
+                model.kept.retain(|(n, _), _| *n != node);
+                let wanted = times(ask, option, ask.count);
+                if model.fits(View::Promised, ask, &wanted) {
+                    continue;
+                }
+                let may = open.search(slot, &amounts, |search, wish| search.could_help(wish));
+                let before = open.tree.clone();
+                let victims = open.victims(slot, &amounts);
+                for key in open.tree.keys() {
+                    let all = || open.tree.node_ids().map(|node| (node, key));
+                    let of = |tree: &Tree| all().map(|(n, k)| tree.figures(n, k)).collect::<Vec<_>>();
+                    assert_eq!(of(&before), of(&open.tree), "a search left a trace");
+                }
+                let Some(victims) = victims else { continue };
+                assert!(may || self.case.settings.fair_sharing, "what could not help did");
+                found += 1;
+                let ids: Vec<_> = victims.iter().map(|v| open.entries.get(v.0).ask.id).collect();
+                for id in &ids {
+                    model.work.get_mut(id).unwrap().standing = Standing::Pending;
+                }
+                assert!(model.fits(View::Promised, ask, &wanted));
+                let borrows = |model: &Model| {
+                    wanted.iter().filter(|w| w.1 > 0).any(|(key, amount)| {
+                        model.usage(View::Promised, node, key) + amount > model.subtree(node, key)
+                    })
+                };
+                let borrowed = borrows(&model);
+                for id in ids {
+                    let standing = self.model.work[&id].standing;
+                    model.work.get_mut(&id).unwrap().standing = standing;
+                    let spared = model.fits(View::Promised, ask, &wanted) && borrows(&model) == borrowed;
+                    assert!(!spared, "{id} need not leave for {}", ask.id);
+                    model.work.get_mut(&id).unwrap().standing = Standing::Pending;
+                }
+            }
+        }
+        found
     }
 
     pub fn cycle(&mut self) -> Vec<Decision> {

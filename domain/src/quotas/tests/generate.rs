@@ -1,18 +1,42 @@
 //! Random trees, workloads and operations, in a form that shrinks well.
 
 use proptest::option::weighted;
-use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
+use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop, prop_oneof};
 
 use super::dsl::at;
 use crate::quotas::{Strategy as QueueOrder, *};
 use crate::{CohortId, EndpointId, ProjectId, TenantId, WorkloadId};
 
 /// A tree and what happens to it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Case {
     pub settings: Settings,
     pub nodes: Vec<NodeSpec>,
     pub ops: Vec<Op>,
+}
+
+/// A line each for nodes and operations, so that a failure can be read.
+impl std::fmt::Debug for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{:?}", self.settings)?;
+        for spec in &self.nodes {
+            write!(f, "{} in {}", name(spec.id), spec.parent.map_or_else(String::new, name))?;
+            for (key, q) in &spec.quotas {
+                write!(f, "; {} {:?} {}", key.class, key.resource, q.nominal)?;
+                write!(f, " lends {:?} borrows {:?}", q.lending_limit, q.borrowing_limit)?;
+            }
+            writeln!(f, "; weight {} {:?} {:?}", spec.weight_milli, spec.policies, spec.budgets)?;
+        }
+        self.ops.iter().try_for_each(|op| writeln!(f, "{op:?}"))
+    }
+}
+
+fn name(id: NodeId) -> String {
+    match id {
+        NodeId::Cohort(id) => format!("cohort {}", id.0.as_u128()),
+        NodeId::Tenant(id) => format!("tenant {}", id.0.as_u128()),
+        NodeId::Project(id) => format!("project {}", id.0.as_u128()),
+    }
 }
 
 /// Positions are taken modulo what is there.
@@ -89,12 +113,20 @@ fn quota() -> impl Strategy<Value = Quota> {
     )
 }
 
+/// Something or nothing, never anything where it is not likely at all.
+fn maybe<T: std::fmt::Debug + Clone + 'static>(
+    likely: f64,
+    some: impl Strategy<Value = T> + 'static,
+) -> BoxedStrategy<Option<T>> {
+    if likely > 0.0 { weighted(likely, some).boxed() } else { Just(None).boxed() }
+}
+
 /// Quota of each key, where it is listed.
 type Quotas = (Option<Quota>, Option<Quota>, Option<Quota>);
 
 fn quotas(likely: f64, kinds: Kinds) -> impl Strategy<Value = Quotas> {
     let others = if kinds.one_key { 0.0 } else { likely / 1.5 };
-    (weighted(likely, quota()), weighted(others, quota()), weighted(others, quota()))
+    (weighted(likely, quota()), maybe(others, quota()), maybe(others, quota()))
 }
 
 fn listed(spec: &mut NodeSpec, quotas: Quotas) {
@@ -185,7 +217,7 @@ pub fn wanted(kinds: Kinds) -> impl Strategy<Value = Wanted> {
         1 => (2..=4u32, 1..=2u32).prop_map(|(count, least)| (count, Some(least.min(count)))),
     ];
     let bounds = (weighted(0.3, 0..2u8), weighted(0.2, 0..=8i64));
-    let amounts = (0..=4i64, weighted(others, 0..=4i64), weighted(others, 0..=4i64));
+    let amounts = (0..=4i64, maybe(others, 0..=4i64), maybe(others, 0..=4i64));
     (0..12usize, prop::bool::weighted(0.3), -1..=2i32, amounts, members, bounds).prop_map(
         |(tenant, project, priority, (milli, memory, other_class), (count, min_count), (endpoint, tokens))| {
             Wanted {
@@ -225,7 +257,7 @@ pub fn case(kinds: Kinds) -> impl Strategy<Value = Case> {
         Some(fair) => Just(fair).boxed(),
         None => any::<bool>().boxed(),
     };
-    let history = weighted(if kinds.history { 0.2 } else { 0.0 }, Just(()));
+    let history = maybe(if kinds.history { 0.2 } else { 0.0 }, Just(()));
     (fair, history, nodes(kinds), prop::collection::vec(op(kinds), 1..=kinds.ops)).prop_map(
         |(fair_sharing, history, nodes, ops)| Case {
             settings: Settings {

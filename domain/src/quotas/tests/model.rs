@@ -164,26 +164,6 @@ impl Model {
         (own(&a, &b), own(&b, &a))
     }
 
-    /// Dominant share as a fraction; a denominator of zero is infinite.
-    pub fn share(&self, view: View, node: NodeId, keys: &[Key]) -> (i128, i128) {
-        let Some(parent) = self.parent(node) else { return (0, 1) };
-        let weight = i128::from(self.specs[&node].weight_milli);
-        keys.iter()
-            .map(|key| (self.borrowed(view, node, key), self.potential(parent, key)))
-            .filter(|(borrowed, _)| *borrowed > 0)
-            .map(|(borrowed, lendable)| (i128::from(borrowed), i128::from(lendable.max(0)) * weight))
-            .max_by(|a, b| compare(*a, *b))
-            .unwrap_or((0, 1))
-    }
-
-    fn potential(&self, node: NodeId, key: &Key) -> Amount {
-        let subtree = self.subtree(node, key);
-        let Some(parent) = self.parent(node) else { return subtree };
-        let most = self.local(node, key) + self.potential(parent, key);
-        let limit = self.quota(node, key).and_then(|q| q.borrowing_limit);
-        limit.map_or(most, |limit| most.min(subtree + limit))
-    }
-
     /// Replicas of an endpoint in a standing that counts as running, or as
     /// running soon.
     pub fn replicas(&self, ask: &Ask, standings: &[Standing]) -> usize {
@@ -212,15 +192,5 @@ impl Model {
                 budget.limit - spent - self.reserved(*node, kind) >= *asked
             })
         })
-    }
-}
-
-/// Compares two fractions; a denominator of zero is infinite, the more the
-/// larger.
-pub fn compare(a: (i128, i128), b: (i128, i128)) -> std::cmp::Ordering {
-    match (a.1 == 0, b.1 == 0) {
-        (false, false) => (a.0 * b.1).cmp(&(b.0 * a.1)),
-        (true, true) => std::cmp::Ordering::Equal,
-        (a, b) => a.cmp(&b),
     }
 }
