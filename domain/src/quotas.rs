@@ -38,6 +38,7 @@ mod tests;
 mod tournament;
 mod tree;
 mod victims;
+mod waking;
 
 pub use admission::{Decision, MAX_ROUNDS};
 pub use asks::{Ask, AskError, Group, Hold, Key, MAX_COUNT, MAX_OPTIONS, Resource};

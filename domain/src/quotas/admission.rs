@@ -17,7 +17,7 @@ use super::state::by;
 use super::tournament::Tournament;
 use super::tree::{Ix, KeyIx};
 use super::victims::fits;
-use super::{Admissions, Amount, Level, Rule, Strategy, View, WhyNot};
+use super::{Admissions, Amount, Rule, Strategy, View, WhyNot};
 use crate::{TenantId, Timestamp, WorkloadId};
 
 /// Most rounds of heads in one cycle of one tree; what is left is for the next.
@@ -121,14 +121,14 @@ impl Admissions {
             }
             let state = self.roots.entry(root).or_default();
             if std::mem::take(&mut state.released) {
-                self.wake(root);
+                self.wake(root, now);
             }
             let state = self.roots.entry(root).or_default();
             if state.active.is_empty() {
                 state.active = std::mem::take(&mut state.later);
             }
             if state.active.is_empty() {
-                if self.keeps_less(root) {
+                if self.withheld_in_vain(root) || self.keeps_less(root) {
                     self.roots.entry(root).or_default().released = true;
                     continue;
                 }
@@ -156,42 +156,6 @@ impl Admissions {
             self.roots.entry(root).or_default().claims.remove(&claim);
             self.take_up(claim.1, grant, decisions);
         }
-    }
-
-    /// Lets those parked lanes be tried again that what was freed may help.
-    fn wake(&mut self, root: Ix) {
-        let parked: Vec<(TenantIx, LaneIx)> =
-            self.roots.entry(root).or_default().parked.iter().copied().collect();
-        let mut lifted = None;
-        for (tenant, lane) in parked {
-            if lifted != Some(tenant) {
-                lifted.into_iter().for_each(|t| self.keep(t));
-                self.lift(tenant);
-                lifted = Some(tenant);
-            }
-            if self.may_help(tenant, lane) {
-                self.wake_lane(tenant, lane);
-            }
-        }
-        lifted.into_iter().for_each(|t| self.keep(t));
-    }
-
-    /// Whether a parked lane might do better now: never wrong when it says no.
-    fn may_help(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
-        let lane = self.tenants[tenant as usize].queue.lane(lane);
-        let Some(&(_, _, slot)) = lane.items.first() else { return false };
-        let shape = lane.shape.clone();
-        if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
-            return false;
-        }
-        let fair = self.settings.fair_sharing;
-        shape.options.iter().any(|option| {
-            let amounts = times(option, shape.min_count);
-            fits(&self.tree, View::Promised, shape.leaf, &amounts)
-                || self.search(slot, &amounts, |search, wish| {
-                    fair && search.reclaims(wish) || search.could_help(wish)
-                })
-        })
     }
 
     /// One head of each queue that has something to try. Returns whether all

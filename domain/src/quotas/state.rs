@@ -68,6 +68,9 @@ pub(super) struct Root {
     pub claims: BTreeSet<(u64, Slot)>,
     /// Something was freed since parked lanes were looked at.
     pub released: bool,
+    /// Lanes' firsts that were woken for room that would do for them, while
+    /// others were not.
+    pub woken: Vec<(Slot, WorkloadId)>,
     /// Something that was held is not any more.
     pub left: bool,
     /// Tenants that keep something, or did when this was last settled.

@@ -7,6 +7,8 @@
 mod classical;
 mod fair;
 
+pub(super) use fair::Shares;
+
 use super::entries::{Entries, Entry, Slot, TenantIx};
 use super::preemption::Rule;
 use super::state::Tenant;
@@ -119,26 +121,35 @@ impl<'a> Search<'a> {
     /// says no.
     pub fn could_help(&mut self, wish: Wish<'_>) -> bool {
         let node = self.node(wish);
-        let tenant = &self.tenants[wish.tenant as usize];
         let policies = self.tree.nodes[node as usize].policies;
-        let below = match policies.within {
+        self.without_own(wish, |search| {
+            fits(search.tree, VIEW, node, wish.amounts)
+                || search.reclaims(wish)
+                    && (policies.borrow != BorrowWhilePreempting::Never
+                        || !search.would_borrow(wish)
+                        || search.advantage(wish).is_some())
+        })
+    }
+
+    /// Looks at the tree as if all were gone that the wish may preempt of its
+    /// own tenant's.
+    fn without_own(&mut self, wish: Wish<'_>, look: impl FnOnce(&mut Self) -> bool) -> bool {
+        let node = self.node(wish);
+        let below = match self.tree.nodes[node as usize].policies.within {
             WithinTenant::Never => None,
             WithinTenant::LowerPriority => wish.priority.checked_sub(1),
             WithinTenant::LowerOrNewerEqualPriority => Some(wish.priority),
         };
-        let own = below.map(|highest| tenant.granted.total(highest)).unwrap_or_default();
+        let granted = &self.tenants[wish.tenant as usize].granted;
+        let own = below.map(|highest| granted.total(highest)).unwrap_or_default();
         for &(key, amount) in &own {
             self.tree.remove(VIEW, node, key, amount);
         }
-        let own_helps = fits(self.tree, VIEW, node, wish.amounts);
-        let others_help = self.reclaims(wish)
-            && (policies.borrow != BorrowWhilePreempting::Never
-                || !self.would_borrow(wish)
-                || self.advantage(wish).is_some());
+        let seen = look(self);
         for &(key, amount) in &own {
             self.tree.add(VIEW, node, key, amount);
         }
-        own_helps || others_help
+        seen
     }
 
     /// The lowest node whose quota the wish fits.

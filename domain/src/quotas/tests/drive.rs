@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::dsl::at;
 use super::generate::{Case, Op, keys};
 use super::model::{Kept, Model, Work, times};
+use crate::quotas::victims::Shares;
 use crate::quotas::*;
 use crate::{Timestamp, WorkloadId};
 
@@ -210,6 +211,14 @@ impl Drive {
                     continue;
                 }
                 let may = open.search(slot, &amounts, |search, wish| search.could_help(wish));
+                let blind = !self.case.settings.fair_sharing || {
+                    let root = open.tree.nodes[open.entries.get(slot).leaf as usize].root;
+                    let shares = Shares::new(&open.tree, root);
+                    open.search(slot, &amounts, |search, wish| {
+                        search.fair_could_help(wish, &shares) || search.fair(wish).is_none()
+                    })
+                };
+                assert!(blind, "what could not help would have");
                 let before = open.tree.clone();
                 let victims = open.victims(slot, &amounts);
                 for key in open.tree.keys() {

@@ -6,11 +6,71 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::entries::{Slot, TenantIx};
 use super::super::preemption::Rule;
 use super::super::tree::{Ix, KeyIx};
-use super::super::Reclaim;
+use super::super::{Amount, Reclaim, Share, Tree};
 use super::{Search, VIEW, Victim, Wish, fits, uses};
 use crate::WorkloadId;
 
+/// The two highest shares among the children of each cohort.
+pub(in super::super) struct Shares(BTreeMap<Ix, [(Share, Ix); 2]>);
+
+impl Shares {
+    /// Of the cohorts of one tree.
+    pub fn new(tree: &Tree, root: Ix) -> Self {
+        let mut highest = BTreeMap::new();
+        let mut open = vec![root];
+        while let Some(node) = open.pop() {
+            let mut two = [(Share::NONE, node); 2];
+            for &child in &tree.nodes[node as usize].children {
+                open.push(child);
+                let share = tree.share(VIEW, child);
+                if share > two[0].0 {
+                    two = [(share, child), two[0]];
+                } else if share > two[1].0 {
+                    two[1] = (share, child);
+                }
+            }
+            highest.insert(node, two);
+        }
+        Self(highest)
+    }
+
+    /// The highest in a cohort, but for one child's.
+    fn beside(&self, cohort: Ix, child: Ix) -> Share {
+        let two = self.0.get(&cohort);
+        two.and_then(|two| two.iter().find(|s| s.1 != child)).map_or(Share::NONE, |s| s.0)
+    }
+}
+
 impl Search<'_> {
+    /// Whether preempting by shares could help at all: never wrong when it
+    /// says no. The first victim is its tenant's own, or of a node whose share
+    /// is no smaller than that of the wish's, on some level.
+    pub fn fair_could_help(&mut self, wish: Wish<'_>, shares: &Shares) -> bool {
+        let node = self.node(wish);
+        self.without_own(wish, |search| {
+            if fits(search.tree, VIEW, node, wish.amounts) {
+                return true;
+            }
+            if !search.reclaims(wish) {
+                return false;
+            }
+            search.with_wish(wish, true);
+            let mut ours = node;
+            let mut helps = false;
+            while let (false, Some(cohort)) = (helps, search.tree.parent(ours)) {
+                let theirs = shares.beside(cohort, ours);
+                let own = |&(key, amount): &(KeyIx, Amount)| {
+                    amount > 0 && !search.tree.borrows_with(VIEW, ours, key, 0)
+                };
+                helps = !theirs.is_none()
+                    && (search.tree.share(VIEW, ours) <= theirs || wish.amounts.iter().any(own));
+                ours = cohort;
+            }
+            search.with_wish(wish, false);
+            helps
+        })
+    }
+
     /// Victims by dominant share: from the node with the highest share down,
     /// while the preemptor's share after is no larger than the target's after,
     /// else while it is smaller than the target's before.

@@ -1,0 +1,191 @@
+//! Which parked lanes are tried again when something was freed.
+//!
+//! Those that fit are ranked as they would be if all were put forward, and only
+//! as many are woken as what is free would do for: where a thousand queues wait
+//! for one place, one is woken. The rest are woken only if preempting may help
+//! them, or if one that was woken did not take the room it was woken for.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::choices::{Choice, times};
+use super::entries::{LaneIx, Slot, State, TenantIx};
+use super::queue::Order;
+use super::state::by;
+use super::tree::{Ix, KeyIx};
+use super::victims::{Shares, fits};
+use super::{Admissions, Amount, Share, View};
+use crate::{Timestamp, WorkloadId};
+
+/// How many of its tenant go before it, then as in the cycle.
+type Rank = (u32, u32, Share, u128, Option<Order>);
+
+/// What would do for the first of a lane.
+struct Fit {
+    leaf: Ix,
+    level: u32,
+    amounts: Vec<(KeyIx, Amount)>,
+    first: (Slot, WorkloadId),
+}
+
+impl Admissions {
+    /// Lets those parked lanes be tried again that what was freed may help.
+    pub(super) fn wake(&mut self, root: Ix, now: Timestamp) {
+        let parked: Vec<(TenantIx, LaneIx)> =
+            self.roots.entry(root).or_default().parked.iter().copied().collect();
+        // Below a cohort's cohort, whose turn it is depends on all that are
+        // put forward: there everything that fits is.
+        let fair = self.settings.fair_sharing;
+        let ranked = !fair || self.tree.nodes[root as usize].height <= 1;
+        let mut doubtful = Vec::new();
+        // A tenant's lanes in the order in which it would put them forward,
+        // the first one last.
+        let mut lanes: BTreeMap<TenantIx, Vec<LaneIx>> = BTreeMap::new();
+        for (tenant, lane) in parked {
+            match self.fit_of(tenant, lane) {
+                Some(_) if !ranked => self.wake_lane(tenant, lane),
+                Some(_) => lanes.entry(tenant).or_default().push(lane),
+                None => doubtful.push((tenant, lane)),
+            }
+        }
+        let mut heap: BinaryHeap<Reverse<(Rank, TenantIx, LaneIx)>> = BinaryHeap::new();
+        for (&tenant, lanes) in &mut lanes {
+            lanes.sort_by_cached_key(|&lane| Reverse(self.order_of(tenant, lane, now)));
+            self.put_forward(tenant, lanes, 0, now, &mut heap, &mut doubtful);
+        }
+        let mut filled: Vec<(Ix, Vec<(KeyIx, Amount)>)> = Vec::new();
+        let mut woken: Vec<(Slot, WorkloadId)> = Vec::new();
+        while let Some(Reverse((rank, tenant, lane))) = heap.pop() {
+            let turn = rank.0;
+            let Some(lanes) = lanes.get_mut(&tenant) else { continue };
+            match self.fit_of(tenant, lane) {
+                None => {
+                    doubtful.push((tenant, lane));
+                    self.put_forward(tenant, lanes, turn, now, &mut heap, &mut doubtful);
+                }
+                Some(fit) => {
+                    let later = self.rank_of(tenant, lane, &fit, turn, now);
+                    if later > rank {
+                        heap.push(Reverse((later, tenant, lane)));
+                        continue;
+                    }
+                    for &(key, amount) in &fit.amounts {
+                        self.tree.add(View::Promised, fit.leaf, key, amount);
+                    }
+                    woken.push(fit.first);
+                    filled.push((fit.leaf, fit.amounts));
+                    self.wake_lane(tenant, lane);
+                    self.put_forward(tenant, lanes, turn + 1, now, &mut heap, &mut doubtful);
+                }
+            }
+        }
+        let shares = fair.then(|| Shares::new(&self.tree, root));
+        for (tenant, lane) in doubtful {
+            if self.may_preempt(tenant, lane, shares.as_ref()) {
+                self.wake_lane(tenant, lane);
+            }
+        }
+        for (leaf, amounts) in filled {
+            for (key, amount) in amounts {
+                self.tree.remove(View::Promised, leaf, key, amount);
+            }
+        }
+        self.roots.entry(root).or_default().woken.extend(woken);
+    }
+
+    /// Whether one that was woken for its room did not take it, so that others
+    /// may.
+    pub(super) fn withheld_in_vain(&mut self, root: Ix) -> bool {
+        let woken = std::mem::take(&mut self.roots.entry(root).or_default().woken);
+        let waits = |&(slot, id): &(Slot, WorkloadId)| {
+            self.entries.find(id) == Some(slot) && matches!(self.entries.get(slot).state, State::Pending)
+        };
+        let vain = woken.iter().any(waits);
+        if vain {
+            self.roots.entry(root).or_default().released = true;
+        }
+        vain
+    }
+
+    /// Ranks the next of a tenant's lanes that still fits.
+    fn put_forward(
+        &mut self,
+        tenant: TenantIx,
+        lanes: &mut Vec<LaneIx>,
+        turn: u32,
+        now: Timestamp,
+        heap: &mut BinaryHeap<Reverse<(Rank, TenantIx, LaneIx)>>,
+        doubtful: &mut Vec<(TenantIx, LaneIx)>,
+    ) {
+        while let Some(lane) = lanes.pop() {
+            if let Some(fit) = self.fit_of(tenant, lane) {
+                let rank = self.rank_of(tenant, lane, &fit, turn, now);
+                heap.push(Reverse((rank, tenant, lane)));
+                return;
+            }
+            doubtful.push((tenant, lane));
+        }
+    }
+
+    /// What is free for the first of a parked lane, if anything is.
+    fn fit_of(&mut self, tenant: TenantIx, lane: LaneIx) -> Option<Fit> {
+        let state = &self.tenants[tenant as usize];
+        let (node, lane) = (state.node, state.queue.lane(lane));
+        let &(_, id, slot) = lane.items.first()?;
+        let shape = lane.shape.clone();
+        if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
+            return None;
+        }
+        self.lift(tenant);
+        let fewer = shape.min_count < shape.count;
+        let found = self
+            .choose_fit(node, &shape, shape.count)
+            .or_else(|| if fewer { self.choose_fit(node, &shape, shape.min_count) } else { None });
+        self.keep(tenant);
+        let fit = |c: Choice| Fit { leaf: shape.leaf, level: c.level, amounts: c.amounts, first: (slot, id) };
+        found.map(fit)
+    }
+
+    /// Its place in its tenant's queue.
+    fn order_of(&self, tenant: TenantIx, lane: LaneIx, now: Timestamp) -> Option<(u128, Order)> {
+        let lane = self.tenants[tenant as usize].queue.lane(lane);
+        let &(at, id, _) = lane.items.first()?;
+        let rank = self.rank(tenant, by(&self.settings, lane.shape.leaf), now);
+        Some((rank, (Reverse(lane.shape.priority), at, id)))
+    }
+
+    /// Its place among other tenants' lanes.
+    fn rank_of(&mut self, tenant: TenantIx, lane: LaneIx, fit: &Fit, turn: u32, now: Timestamp) -> Rank {
+        let node = self.tenants[tenant as usize].node;
+        let mut share = Share::NONE;
+        if self.settings.fair_sharing {
+            fit.amounts.iter().for_each(|&(k, a)| self.tree.add(View::Promised, fit.leaf, k, a));
+            share = self.tree.share(View::Promised, node);
+            fit.amounts.iter().for_each(|&(k, a)| self.tree.remove(View::Promised, fit.leaf, k, a));
+        }
+        let order = self.order_of(tenant, lane, now).map(|o| o.1);
+        (turn, fit.level, share, self.rank(tenant, node, now), order)
+    }
+
+    /// Whether a parked lane for which nothing is free might do better now by
+    /// preempting: never wrong when it says no.
+    fn may_preempt(&mut self, tenant: TenantIx, lane: LaneIx, shares: Option<&Shares>) -> bool {
+        let lane = self.tenants[tenant as usize].queue.lane(lane);
+        let Some(&(_, _, slot)) = lane.items.first() else { return false };
+        let shape = lane.shape.clone();
+        if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
+            return false;
+        }
+        self.lift(tenant);
+        let may = shape.options.iter().any(|option| {
+            let amounts = times(option, shape.min_count);
+            fits(&self.tree, View::Promised, shape.leaf, &amounts)
+                || self.search(slot, &amounts, |search, wish| match shares {
+                    Some(shares) => search.fair_could_help(wish, shares),
+                    None => search.could_help(wish),
+                })
+        });
+        self.keep(tenant);
+        may
+    }
+}
