@@ -67,8 +67,7 @@ fn measure(queues: usize, fair_sharing: bool, reclaim: Reclaim, batch: usize) ->
         spec.policies.within = WithinTenant::LowerPriority;
         nodes.push(spec);
     }
-    let admissions =
-        Admissions::new(Settings { fair_sharing, history: None }, nodes).expect("it is a tree");
+    let admissions = Admissions::new(Settings { fair_sharing, history: None }, nodes).expect("it is a tree");
     let mut load = Load { admissions, key, asked: 0, now_us: 0 };
     for _ in 0..NOMINAL + 2 {
         (0..queues).for_each(|queue| load.enqueue(queue));
@@ -99,9 +98,13 @@ fn measure(queues: usize, fair_sharing: bool, reclaim: Reclaim, batch: usize) ->
 }
 
 fn main() {
-    let named: Vec<usize> = std::env::args().skip(1).map(|n| n.parse().expect("a number of queues")).collect();
+    let named: Vec<usize> =
+        std::env::args().skip(1).map(|n| n.parse().expect("a number of queues")).collect();
     let queues = if named.is_empty() { vec![10, 100, 1_000, 10_000] } else { named };
-    println!("{:>8} {:>10} {:>6} {:>6} {:>14} {:>14}", "queues", "sharing", "claim", "batch", "ns/decision", "cycles/s");
+    println!(
+        "{:>8} {:>10} {:>6} {:>6} {:>14} {:>14}",
+        "queues", "sharing", "claim", "batch", "ns/decision", "cycles/s"
+    );
     for (fair, reclaim) in [(false, Reclaim::Never), (false, Reclaim::Any), (true, Reclaim::Any)] {
         for batch in [1, 10] {
             for &queues in &queues {

@@ -205,19 +205,15 @@ impl Admissions {
         let (lane, slot) = state.queue.head(|by| self.rank(tenant, by, now))?;
         let tenant_node = state.node;
         let shape = state.queue.lane(lane).shape.clone();
-        self.lift(tenant);
-        let found = if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
-            None
-        } else {
-            self.choose_fit(tenant_node, &shape, shape.count)
-                .filter(|c| c.level == 0 || !self.preempts_first(tenant_node))
-        };
-        let choice = found.unwrap_or_else(|| {
-            let amounts = times(&shape.options[0], shape.count);
-            let level = self.level(tenant_node, &amounts);
-            Choice { option: usize::MAX, count: 0, amounts, level, victims: Vec::new() }
+        let choice = self.open_to(tenant, |open| {
+            let short = open.budgets.short(&open.path(shape.leaf), &shape.budget).is_some();
+            let found = if short { None } else { open.choose_fit(tenant_node, &shape, shape.count) };
+            found.filter(|c| c.level == 0 || !open.preempts_first(tenant_node)).unwrap_or_else(|| {
+                let amounts = times(&shape.options[0], shape.count);
+                let level = open.level(tenant_node, &amounts);
+                Choice { option: usize::MAX, count: 0, amounts, level, victims: Vec::new() }
+            })
         });
-        self.keep(tenant);
         let entry = self.entries.get(slot);
         Some(Nomination {
             slot,

@@ -80,7 +80,12 @@ impl Admissions {
         for &(key, amount) in &grant.amounts {
             self.tree.remove(View::Promised, leaf, key, amount);
         }
-        self.tenants[tenant as usize].granted.remove(slot, &entry.ask, grant, matches!(entry.state, State::Admitted(_)));
+        self.tenants[tenant as usize].granted.remove(
+            slot,
+            &entry.ask,
+            grant,
+            matches!(entry.state, State::Admitted(_)),
+        );
         if let State::Claimed { order, .. } = entry.state {
             let (budget, root) = (entry.ask.budget.clone(), self.root_of(tenant));
             self.budgets.free(&self.path(leaf), &budget);

@@ -18,6 +18,10 @@ impl Admissions {
         self.lift(tenant);
         let state = &self.tenants[tenant as usize];
         let node = state.node;
+        let root = self.tree.nodes[node as usize].root;
+        if !state.kept_most.is_empty() {
+            self.roots.entry(root).or_default().keeping.insert(tenant);
+        }
         let reclaims = self.tree.nodes[node as usize].policies.reclaim == Reclaim::Any;
         if reclaims || self.tree.is_root(node) || state.queue.is_empty() {
             return;
@@ -31,8 +35,6 @@ impl Admissions {
                 }
             }
         }
-        let root = self.tree.nodes[node as usize].root;
-        self.roots.entry(root).or_default().keeping.insert(tenant);
         let state = &mut self.tenants[tenant as usize];
         for (key, asked) in wanted {
             let own = self.tree.nominal(node, key) - self.tree.usage(View::Promised, node, key);
@@ -40,6 +42,7 @@ impl Admissions {
             if amount > 0 {
                 self.tree.add(View::Promised, node, key, amount);
                 state.kept.push((key, amount));
+                self.roots.entry(root).or_default().keeping.insert(tenant);
                 let usage = self.tree.usage(View::Promised, node, key);
                 match state.kept_most.iter_mut().find(|k| k.0 == key) {
                     Some(most) => most.1 = usage.max(most.1),
@@ -69,6 +72,21 @@ impl Admissions {
         }
     }
 
+    /// Looks at the tree as the tenant may use it, and changes nothing.
+    pub(super) fn open_to<T>(&mut self, tenant: TenantIx, look: impl FnOnce(&mut Self) -> T) -> T {
+        let kept = std::mem::take(&mut self.tenants[tenant as usize].kept);
+        let node = self.tenants[tenant as usize].node;
+        for &(key, amount) in &kept {
+            self.tree.remove(View::Promised, node, key, amount);
+        }
+        let seen = look(self);
+        for &(key, amount) in &kept {
+            self.tree.add(View::Promised, node, key, amount);
+        }
+        self.tenants[tenant as usize].kept = kept;
+        seen
+    }
+
     /// After everything was tried: whether a tenant keeps less than it did
     /// since this was last asked, so that others may have it.
     pub(super) fn keeps_less(&mut self, root: Ix) -> bool {
@@ -82,7 +100,8 @@ impl Admissions {
             let usage = |key| self.tree.usage(View::Promised, state.node, key);
             less |= state.kept_most.iter().any(|&(key, most)| usage(key) < most);
             state.kept_most = state.kept.iter().map(|k| (k.0, usage(k.0))).collect();
-            if !state.kept.is_empty() {
+            // Budgets change from elsewhere too.
+            if !state.kept.is_empty() && !self.budgets.is_empty() {
                 self.roots.entry(root).or_default().keeping.insert(tenant);
             }
         }

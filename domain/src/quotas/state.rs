@@ -245,7 +245,12 @@ impl Admissions {
         }
         let root = self.root_of(tenant);
         if !matches!(standing, HoldingStanding::Leaving(_)) {
-            self.tenants[tenant as usize].granted.insert(slot, &ask, &grant, standing == HoldingStanding::Admitted);
+            self.tenants[tenant as usize].granted.insert(
+                slot,
+                &ask,
+                &grant,
+                standing == HoldingStanding::Admitted,
+            );
         }
         self.entries.get_mut(slot).state = match standing {
             HoldingStanding::Admitted => State::Admitted(grant),

@@ -40,28 +40,45 @@ impl Admissions {
         let mut doubtful = Vec::new();
         // A tenant's lanes in the order in which it would put them forward,
         // the first one last.
-        let mut lanes: BTreeMap<TenantIx, Vec<LaneIx>> = BTreeMap::new();
+        let mut all_lanes: BTreeMap<TenantIx, Vec<LaneIx>> = BTreeMap::new();
         for (tenant, lane) in parked {
             match self.fit_of(tenant, lane) {
                 Some(_) if !ranked => self.wake_lane(tenant, lane),
-                Some(_) => lanes.entry(tenant).or_default().push(lane),
+                Some(_) => all_lanes.entry(tenant).or_default().push(lane),
                 None => doubtful.push((tenant, lane)),
             }
         }
         let mut heap: BinaryHeap<Reverse<(Rank, TenantIx, LaneIx)>> = BinaryHeap::new();
-        for (&tenant, lanes) in &mut lanes {
+        for (&tenant, lanes) in &mut all_lanes {
             lanes.sort_by_cached_key(|&lane| Reverse(self.order_of(tenant, lane, now)));
             self.put_forward(tenant, lanes, 0, now, &mut heap, &mut doubtful);
         }
+        let mut sifted = usize::MAX;
         let mut filled: Vec<(Ix, Vec<(KeyIx, Amount)>)> = Vec::new();
         let mut woken: Vec<(Slot, WorkloadId)> = Vec::new();
         while let Some(Reverse((rank, tenant, lane))) = heap.pop() {
             let turn = rank.0;
-            let Some(lanes) = lanes.get_mut(&tenant) else { continue };
+            let Some(lanes) = all_lanes.get_mut(&tenant) else { continue };
             match self.fit_of(tenant, lane) {
                 None => {
                     doubtful.push((tenant, lane));
                     self.put_forward(tenant, lanes, turn, now, &mut heap, &mut doubtful);
+                    // Likely nothing is left for the others either.
+                    if heap.len() <= sifted / 2 {
+                        sifted = heap.len();
+                        let all = std::mem::take(&mut heap).into_vec();
+                        for Reverse((rank, tenant, lane)) in all {
+                            if self.fit_of(tenant, lane).is_some() {
+                                heap.push(Reverse((rank, tenant, lane)));
+                            } else {
+                                doubtful.push((tenant, lane));
+                                let lanes = all_lanes.get_mut(&tenant);
+                                lanes.map(|l| {
+                                    self.put_forward(tenant, l, rank.0, now, &mut heap, &mut doubtful)
+                                });
+                            }
+                        }
+                    }
                 }
                 Some(fit) => {
                     let later = self.rank_of(tenant, lane, &fit, turn, now);
@@ -136,12 +153,11 @@ impl Admissions {
         if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
             return None;
         }
-        self.lift(tenant);
         let fewer = shape.min_count < shape.count;
-        let found = self
-            .choose_fit(node, &shape, shape.count)
-            .or_else(|| if fewer { self.choose_fit(node, &shape, shape.min_count) } else { None });
-        self.keep(tenant);
+        let found = self.open_to(tenant, |open| {
+            open.choose_fit(node, &shape, shape.count)
+                .or_else(|| if fewer { open.choose_fit(node, &shape, shape.min_count) } else { None })
+        });
         let fit = |c: Choice| Fit { leaf: shape.leaf, level: c.level, amounts: c.amounts, first: (slot, id) };
         found.map(fit)
     }
@@ -176,16 +192,15 @@ impl Admissions {
         if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
             return false;
         }
-        self.lift(tenant);
-        let may = shape.options.iter().any(|option| {
-            let amounts = times(option, shape.min_count);
-            fits(&self.tree, View::Promised, shape.leaf, &amounts)
-                || self.search(slot, &amounts, |search, wish| match shares {
-                    Some(shares) => search.fair_could_help(wish, shares),
-                    None => search.could_help(wish),
-                })
-        });
-        self.keep(tenant);
-        may
+        self.open_to(tenant, |open| {
+            shape.options.iter().any(|option| {
+                let amounts = times(option, shape.min_count);
+                fits(&open.tree, View::Promised, shape.leaf, &amounts)
+                    || open.search(slot, &amounts, |search, wish| match shares {
+                        Some(shares) => search.fair_could_help(wish, shares),
+                        None => search.could_help(wish),
+                    })
+            })
+        })
     }
 }

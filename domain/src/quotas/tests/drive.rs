@@ -44,9 +44,8 @@ impl Drive {
 
     /// The `nth` that is there, of those that are in a standing.
     fn pick(&self, nth: usize, standings: &[Standing]) -> Option<WorkloadId> {
-        let found = |id: &&WorkloadId| {
-            self.model.work.get(id).is_some_and(|w| standings.contains(&w.standing))
-        };
+        let found =
+            |id: &&WorkloadId| self.model.work.get(id).is_some_and(|w| standings.contains(&w.standing));
         let all: Vec<_> = self.ids.iter().filter(found).collect();
         (!all.is_empty()).then(|| *all[nth % all.len()])
     }
@@ -153,10 +152,9 @@ impl Drive {
         let node = self.case.nodes[nth % self.case.nodes.len()].id;
         let mut nodes = self.admissions.specs();
         let key = keys()[nth % 3].clone();
-        for spec in [
-            nodes.iter_mut().find(|s| s.id == node).unwrap(),
-            self.model.specs.get_mut(&node).unwrap(),
-        ] {
+        for spec in
+            [nodes.iter_mut().find(|s| s.id == node).unwrap(), self.model.specs.get_mut(&node).unwrap()]
+        {
             spec.quotas.insert(key.clone(), quota);
         }
         self.admissions.reconfigure(self.case.settings, nodes).unwrap();
@@ -437,9 +435,9 @@ impl Drive {
             }
             let own = |(key, amount): &(Key, Amount)| {
                 *amount == 0
-                    || open.quota(node, key).is_some_and(|q| {
-                        open.usage(View::Promised, node, key) + amount <= q.nominal
-                    })
+                    || open
+                        .quota(node, key)
+                        .is_some_and(|q| open.usage(View::Promised, node, key) + amount <= q.nominal)
             };
             let whole = times(ask, 0, ask.count);
             if policies.reclaim == Reclaim::Any && !self.was_cut && !floors && ask.project.is_none() {

@@ -219,7 +219,14 @@ pub fn wanted(kinds: Kinds) -> impl Strategy<Value = Wanted> {
     let bounds = (weighted(0.3, 0..2u8), weighted(0.2, 0..=8i64));
     let amounts = (0..=4i64, maybe(others, 0..=4i64), maybe(others, 0..=4i64));
     (0..12usize, prop::bool::weighted(0.3), -1..=2i32, amounts, members, bounds).prop_map(
-        |(tenant, project, priority, (milli, memory, other_class), (count, min_count), (endpoint, tokens))| {
+        |(
+            tenant,
+            project,
+            priority,
+            (milli, memory, other_class),
+            (count, min_count),
+            (endpoint, tokens),
+        )| {
             Wanted {
                 tenant,
                 project,

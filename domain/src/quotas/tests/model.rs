@@ -101,10 +101,9 @@ impl Model {
                 let kept = self.kept.get(&(node, key.clone())).copied().unwrap_or(0);
                 of(&|ask| ask.tenant == tenant) + if view == View::Promised { kept } else { 0 }
             }
-            NodeId::Cohort(_) => self
-                .children(node)
-                .map(|c| (self.usage(view, c, key) - self.local(c, key)).max(0))
-                .sum(),
+            NodeId::Cohort(_) => {
+                self.children(node).map(|c| (self.usage(view, c, key) - self.local(c, key)).max(0)).sum()
+            }
         }
     }
 
@@ -125,9 +124,7 @@ impl Model {
         amounts.iter().filter(|a| a.1 > 0).all(|(key, amount)| {
             let project_fits = leaf == tenant
                 || self.quota(leaf, key).is_none_or(|q| q.nominal - self.usage(view, leaf, key) >= *amount);
-            project_fits
-                && self.quota(tenant, key).is_some()
-                && self.available(view, tenant, key) >= *amount
+            project_fits && self.quota(tenant, key).is_some() && self.available(view, tenant, key) >= *amount
         })
     }
 

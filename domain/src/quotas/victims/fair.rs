@@ -62,8 +62,10 @@ impl Search<'_> {
                 let own = |&(key, amount): &(KeyIx, Amount)| {
                     amount > 0 && !search.tree.borrows_with(VIEW, ours, key, 0)
                 };
-                helps = !theirs.is_none()
-                    && (search.tree.share(VIEW, ours) <= theirs || wish.amounts.iter().any(own));
+                // With one resource a victim's leaving lowers its tenant's share.
+                let share = search.tree.share(VIEW, ours);
+                let lower = share < theirs || share == theirs && search.tree.keys().len() > 1;
+                helps = !theirs.is_none() && (lower || wish.amounts.iter().any(own));
                 ours = cohort;
             }
             search.with_wish(wish, false);
