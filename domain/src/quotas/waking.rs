@@ -28,86 +28,116 @@ struct Fit {
     first: (Slot, WorkloadId),
 }
 
+/// What a look at the parked lanes finds.
+#[derive(Default)]
+struct Look {
+    /// A tenant's lanes that were not looked at yet, in the order in which it
+    /// would put them forward, the first one last.
+    lanes: BTreeMap<TenantIx, Vec<LaneIx>>,
+    /// The first that fits of each tenant.
+    ranked: BinaryHeap<Reverse<(Rank, TenantIx, LaneIx)>>,
+    /// Nothing is free for them.
+    doubtful: Vec<(TenantIx, LaneIx)>,
+    /// What those that were woken would take.
+    filled: Vec<(Ix, Vec<(KeyIx, Amount)>)>,
+    woken: Vec<(Slot, WorkloadId)>,
+}
+
 impl Admissions {
     /// Lets those parked lanes be tried again that what was freed may help.
     pub(super) fn wake(&mut self, root: Ix, now: Timestamp) {
         let parked: Vec<(TenantIx, LaneIx)> =
             self.roots.entry(root).or_default().parked.iter().copied().collect();
-        // Below a cohort's cohort, whose turn it is depends on all that are
-        // put forward: there everything that fits is.
+        let mut look = Look::default();
         let fair = self.settings.fair_sharing;
-        let ranked = !fair || self.tree.nodes[root as usize].height <= 1;
-        let mut doubtful = Vec::new();
-        // A tenant's lanes in the order in which it would put them forward,
-        // the first one last.
-        let mut all_lanes: BTreeMap<TenantIx, Vec<LaneIx>> = BTreeMap::new();
-        for (tenant, lane) in parked {
-            match self.fit_of(tenant, lane) {
-                Some(_) if !ranked => self.wake_lane(tenant, lane),
-                Some(_) => all_lanes.entry(tenant).or_default().push(lane),
-                None => doubtful.push((tenant, lane)),
-            }
-        }
-        let mut heap: BinaryHeap<Reverse<(Rank, TenantIx, LaneIx)>> = BinaryHeap::new();
-        for (&tenant, lanes) in &mut all_lanes {
-            lanes.sort_by_cached_key(|&lane| Reverse(self.order_of(tenant, lane, now)));
-            self.put_forward(tenant, lanes, 0, now, &mut heap, &mut doubtful);
-        }
-        let mut sifted = usize::MAX;
-        let mut filled: Vec<(Ix, Vec<(KeyIx, Amount)>)> = Vec::new();
-        let mut woken: Vec<(Slot, WorkloadId)> = Vec::new();
-        while let Some(Reverse((rank, tenant, lane))) = heap.pop() {
-            let turn = rank.0;
-            let Some(lanes) = all_lanes.get_mut(&tenant) else { continue };
-            match self.fit_of(tenant, lane) {
-                None => {
-                    doubtful.push((tenant, lane));
-                    self.put_forward(tenant, lanes, turn, now, &mut heap, &mut doubtful);
-                    // Likely nothing is left for the others either.
-                    if heap.len() <= sifted / 2 {
-                        sifted = heap.len();
-                        let all = std::mem::take(&mut heap).into_vec();
-                        for Reverse((rank, tenant, lane)) in all {
-                            if self.fit_of(tenant, lane).is_some() {
-                                heap.push(Reverse((rank, tenant, lane)));
-                            } else {
-                                doubtful.push((tenant, lane));
-                                let lanes = all_lanes.get_mut(&tenant);
-                                lanes.map(|l| {
-                                    self.put_forward(tenant, l, rank.0, now, &mut heap, &mut doubtful)
-                                });
-                            }
-                        }
-                    }
-                }
-                Some(fit) => {
-                    let later = self.rank_of(tenant, lane, &fit, turn, now);
-                    if later > rank {
-                        heap.push(Reverse((later, tenant, lane)));
-                        continue;
-                    }
-                    for &(key, amount) in &fit.amounts {
-                        self.tree.add(View::Promised, fit.leaf, key, amount);
-                    }
-                    woken.push(fit.first);
-                    filled.push((fit.leaf, fit.amounts));
-                    self.wake_lane(tenant, lane);
-                    self.put_forward(tenant, lanes, turn + 1, now, &mut heap, &mut doubtful);
+        if fair && self.tree.nodes[root as usize].height > 1 {
+            // Below a cohort's cohort, whose turn it is depends on all that
+            // are put forward: everything that fits is.
+            for (tenant, lane) in parked {
+                match self.fit_of(tenant, lane) {
+                    Some(_) => self.wake_lane(tenant, lane),
+                    None => look.doubtful.push((tenant, lane)),
                 }
             }
+        } else {
+            for (tenant, lane) in parked {
+                look.lanes.entry(tenant).or_default().push(lane);
+            }
+            self.fill(&mut look, now);
         }
         let shares = fair.then(|| Shares::new(&self.tree, root));
-        for (tenant, lane) in doubtful {
+        for (tenant, lane) in look.doubtful {
             if self.may_preempt(tenant, lane, shares.as_ref()) {
                 self.wake_lane(tenant, lane);
             }
         }
-        for (leaf, amounts) in filled {
+        for (leaf, amounts) in look.filled {
             for (key, amount) in amounts {
                 self.tree.remove(View::Promised, leaf, key, amount);
             }
         }
-        self.roots.entry(root).or_default().woken.extend(woken);
+        self.roots.entry(root).or_default().woken.extend(look.woken);
+    }
+
+    /// Wakes lanes in order until what is free is given out, and leaves it
+    /// given out.
+    fn fill(&mut self, look: &mut Look, now: Timestamp) {
+        let tenants: Vec<TenantIx> = look.lanes.keys().copied().collect();
+        for tenant in tenants {
+            if let Some(lanes) = look.lanes.get_mut(&tenant).filter(|l| l.len() > 1) {
+                lanes.sort_by_cached_key(|&lane| Reverse(self.order_of(tenant, lane, now)));
+            }
+            self.put_forward(look, tenant, 0, now);
+        }
+        let mut sifted = usize::MAX;
+        while let Some(Reverse((rank, tenant, lane))) = look.ranked.pop() {
+            let Some(fit) = self.fit_of(tenant, lane) else {
+                look.doubtful.push((tenant, lane));
+                self.put_forward(look, tenant, rank.0, now);
+                // Likely nothing is left for the others either.
+                if look.ranked.len() <= sifted / 2 {
+                    sifted = look.ranked.len();
+                    self.sift(look, now);
+                }
+                continue;
+            };
+            let later = self.rank_of(tenant, lane, &fit, rank.0, now);
+            if later > rank {
+                look.ranked.push(Reverse((later, tenant, lane)));
+                continue;
+            }
+            for &(key, amount) in &fit.amounts {
+                self.tree.add(View::Promised, fit.leaf, key, amount);
+            }
+            look.woken.push(fit.first);
+            look.filled.push((fit.leaf, fit.amounts));
+            self.wake_lane(tenant, lane);
+            self.put_forward(look, tenant, rank.0 + 1, now);
+        }
+    }
+
+    /// Ranks the next of a tenant's lanes that fits.
+    fn put_forward(&mut self, look: &mut Look, tenant: TenantIx, turn: u32, now: Timestamp) {
+        while let Some(lane) = look.lanes.get_mut(&tenant).and_then(Vec::pop) {
+            if let Some(fit) = self.fit_of(tenant, lane) {
+                let rank = self.rank_of(tenant, lane, &fit, turn, now);
+                look.ranked.push(Reverse((rank, tenant, lane)));
+                return;
+            }
+            look.doubtful.push((tenant, lane));
+        }
+    }
+
+    /// Takes out all for which nothing is left, at less than one by one.
+    fn sift(&mut self, look: &mut Look, now: Timestamp) {
+        for Reverse((rank, tenant, lane)) in std::mem::take(&mut look.ranked).into_vec() {
+            if self.fit_of(tenant, lane).is_some() {
+                look.ranked.push(Reverse((rank, tenant, lane)));
+            } else {
+                look.doubtful.push((tenant, lane));
+                self.put_forward(look, tenant, rank.0, now);
+            }
+        }
     }
 
     /// Whether one that was woken for its room did not take it, so that others
@@ -122,26 +152,6 @@ impl Admissions {
             self.roots.entry(root).or_default().released = true;
         }
         vain
-    }
-
-    /// Ranks the next of a tenant's lanes that still fits.
-    fn put_forward(
-        &mut self,
-        tenant: TenantIx,
-        lanes: &mut Vec<LaneIx>,
-        turn: u32,
-        now: Timestamp,
-        heap: &mut BinaryHeap<Reverse<(Rank, TenantIx, LaneIx)>>,
-        doubtful: &mut Vec<(TenantIx, LaneIx)>,
-    ) {
-        while let Some(lane) = lanes.pop() {
-            if let Some(fit) = self.fit_of(tenant, lane) {
-                let rank = self.rank_of(tenant, lane, &fit, turn, now);
-                heap.push(Reverse((rank, tenant, lane)));
-                return;
-            }
-            doubtful.push((tenant, lane));
-        }
     }
 
     /// What is free for the first of a parked lane, if anything is.
