@@ -39,8 +39,7 @@ struct Look {
     /// Nothing is free for them.
     doubtful: Vec<(TenantIx, LaneIx)>,
     /// What those that were woken would take.
-    filled: Vec<(Ix, Vec<(KeyIx, Amount)>)>,
-    woken: Vec<(Slot, WorkloadId)>,
+    filled: Vec<(TenantIx, Fit)>,
 }
 
 impl Admissions {
@@ -71,12 +70,14 @@ impl Admissions {
                 self.wake_lane(tenant, lane);
             }
         }
-        for (leaf, amounts) in look.filled {
-            for (key, amount) in amounts {
-                self.tree.remove(View::Promised, leaf, key, amount);
+        for (tenant, fit) in look.filled {
+            self.lift(tenant);
+            for (key, amount) in fit.amounts {
+                self.tree.remove(View::Promised, fit.leaf, key, amount);
             }
+            self.keep(tenant);
+            self.roots.entry(root).or_default().woken.push(fit.first);
         }
-        self.roots.entry(root).or_default().woken.extend(look.woken);
     }
 
     /// Wakes lanes in order until what is free is given out, and leaves it
@@ -106,11 +107,13 @@ impl Admissions {
                 look.ranked.push(Reverse((later, tenant, lane)));
                 continue;
             }
+            // What was kept for it is what it takes.
+            self.lift(tenant);
             for &(key, amount) in &fit.amounts {
                 self.tree.add(View::Promised, fit.leaf, key, amount);
             }
-            look.woken.push(fit.first);
-            look.filled.push((fit.leaf, fit.amounts));
+            self.keep(tenant);
+            look.filled.push((tenant, fit));
             self.wake_lane(tenant, lane);
             self.put_forward(look, tenant, rank.0 + 1, now);
         }

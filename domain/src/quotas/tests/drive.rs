@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::dsl::at;
 use super::generate::{Case, Op, keys};
 use super::model::{Kept, Model, Work, times};
-use crate::quotas::victims::{Search, Shares};
+use crate::quotas::victims::Shares;
 use crate::quotas::*;
 use crate::{Timestamp, WorkloadId};
 
@@ -208,7 +208,8 @@ impl Drive {
                 if model.fits(View::Promised, ask, &wanted) {
                     continue;
                 }
-                let may = open.search(slot, &amounts, Search::could_help);
+                #[expect(clippy::redundant_closure_for_method_calls, reason = "it is of one lifetime only")]
+                let may = open.search(slot, &amounts, |search, wish| search.could_help(wish));
                 let blind = !self.case.settings.fair_sharing || {
                     let root = open.tree.nodes[open.entries.get(slot).leaf as usize].root;
                     let shares = Shares::new(&open.tree, root);

@@ -88,3 +88,18 @@ fn a_promised_replica_does_not_make_up_for_a_running_one() {
     world.arrives(&["a new 1"]);
     assert!(world.said().starts_with("recall more for new; promise new"), "both go on running");
 }
+
+/// What a tenant kept and what it was woken for counted twice, so that others
+/// were not tried for what was their own.
+#[test]
+fn all_that_got_room_of_their_own_are_tried() {
+    let tree = "cohort R
+        tenant a in R 1
+        tenant b in R 1
+        tenant c in R 1";
+    let mut world = classical(tree).runs(&["a a 1", "b b 1", "c c 1"]);
+    world.arrives(&["a a2 1", "b b2 1", "c c2 1"]);
+    assert_eq!(world.said(), "");
+    world.ends(&["a", "b", "c"]);
+    assert_eq!(world.said(), "admit a2; admit b2; admit c2");
+}

@@ -47,7 +47,7 @@ fn rest(case: &Case) -> Drive {
 }
 
 proptest! {
-    #![proptest_config(cases(200))]
+    #![proptest_config(cases(80))]
 
     /// The tree equals its recomputation, no limit is exceeded in either view,
     /// nobody loses what is their own, floors and budgets hold, and nobody
