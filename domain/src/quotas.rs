@@ -19,13 +19,18 @@
 mod admission;
 mod asks;
 mod budgets;
+mod changes;
+mod choices;
 mod entries;
 mod fair_share;
 mod history;
+mod keeping;
 mod nodes;
 mod policies;
 mod preemption;
+mod queries;
 mod queue;
+mod ranking;
 mod reasons;
 mod snapshot;
 mod state;
@@ -34,6 +39,7 @@ mod tests;
 mod tournament;
 mod tree;
 mod victims;
+mod waking;
 
 pub use admission::{Decision, MAX_ROUNDS};
 pub use asks::{Ask, AskError, Group, Hold, Key, MAX_COUNT, MAX_OPTIONS, Resource};

@@ -10,14 +10,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::choices::{Choice, times};
 use super::entries::{Grant, LaneIx, Slot, State, TenantIx, micros};
-use super::queue::{Order, Parked, Shape};
-use super::reasons::first_obstacle;
+use super::queue::{Order, Parked};
 use super::state::by;
 use super::tournament::Tournament;
 use super::tree::{Ix, KeyIx};
-use super::victims::{Victim, fits};
-use super::{Admissions, Amount, Fungibility, Level, NodeId, Reclaim, Rule, Strategy, View, WhyNot};
+use super::victims::fits;
+use super::{Admissions, Amount, Rule, Strategy, View, WhyNot};
 use crate::{TenantId, Timestamp, WorkloadId};
 
 /// Most rounds of heads in one cycle of one tree; what is left is for the next.
@@ -91,18 +91,6 @@ pub(super) struct Nomination {
     pub amounts: Vec<(KeyIx, Amount)>,
 }
 
-struct Choice {
-    option: usize,
-    count: u32,
-    amounts: Vec<(KeyIx, Amount)>,
-    level: u32,
-    victims: Vec<Victim>,
-}
-
-fn times(option: &[(KeyIx, Amount)], count: u32) -> Vec<(KeyIx, Amount)> {
-    option.iter().map(|&(key, amount)| (key, amount * Amount::from(count))).collect()
-}
-
 impl Admissions {
     /// Decides what can be decided. Stops after about `most` decisions, and
     /// goes on from there next time ([`Self::is_settled`] tells).
@@ -118,6 +106,9 @@ impl Admissions {
                 self.dirty.insert(root);
             }
         }
+        if self.dirty.is_empty() {
+            self.turn = 0;
+        }
         decisions
     }
 
@@ -130,13 +121,17 @@ impl Admissions {
             }
             let state = self.roots.entry(root).or_default();
             if std::mem::take(&mut state.released) {
-                self.wake(root);
+                self.wake(root, now);
             }
             let state = self.roots.entry(root).or_default();
             if state.active.is_empty() {
                 state.active = std::mem::take(&mut state.later);
             }
             if state.active.is_empty() {
+                if self.withheld_in_vain(root) || self.keeps_less(root) {
+                    self.roots.entry(root).or_default().released = true;
+                    continue;
+                }
                 self.dirty.remove(&root);
                 return true;
             }
@@ -161,42 +156,6 @@ impl Admissions {
             self.roots.entry(root).or_default().claims.remove(&claim);
             self.take_up(claim.1, grant, decisions);
         }
-    }
-
-    /// Lets those parked lanes be tried again that what was freed may help.
-    fn wake(&mut self, root: Ix) {
-        let parked: Vec<(TenantIx, LaneIx)> =
-            self.roots.entry(root).or_default().parked.iter().copied().collect();
-        let mut lifted = None;
-        for (tenant, lane) in parked {
-            if lifted != Some(tenant) {
-                lifted.into_iter().for_each(|t| self.keep(t));
-                self.lift(tenant);
-                lifted = Some(tenant);
-            }
-            if self.may_help(tenant, lane) {
-                self.wake_lane(tenant, lane);
-            }
-        }
-        lifted.into_iter().for_each(|t| self.keep(t));
-    }
-
-    /// Whether a parked lane might do better now: never wrong when it says no.
-    fn may_help(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
-        let lane = self.tenants[tenant as usize].queue.lane(lane);
-        let Some(&(_, _, slot)) = lane.items.first() else { return false };
-        let shape = lane.shape.clone();
-        if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
-            return false;
-        }
-        let fair = self.settings.fair_sharing;
-        shape.options.iter().any(|option| {
-            let amounts = times(option, shape.min_count);
-            fits(&self.tree, View::Promised, shape.leaf, &amounts)
-                || self.search(slot, &amounts, |search, wish| {
-                    fair && search.reclaims(wish) || search.could_help(wish)
-                })
-        })
     }
 
     /// One head of each queue that has something to try. Returns whether all
@@ -246,19 +205,15 @@ impl Admissions {
         let (lane, slot) = state.queue.head(|by| self.rank(tenant, by, now))?;
         let tenant_node = state.node;
         let shape = state.queue.lane(lane).shape.clone();
-        self.lift(tenant);
-        let found = if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
-            None
-        } else {
-            self.choose_fit(tenant_node, &shape, shape.count)
-                .filter(|c| c.level == 0 || !self.preempts_first(tenant_node))
-        };
-        let choice = found.unwrap_or_else(|| {
-            let amounts = times(&shape.options[0], shape.count);
-            let level = self.level(tenant_node, &amounts);
-            Choice { option: usize::MAX, count: 0, amounts, level, victims: Vec::new() }
+        let choice = self.open_to(tenant, |open| {
+            let short = open.budgets.short(&open.path(shape.leaf), &shape.budget).is_some();
+            let found = if short { None } else { open.choose_fit(tenant_node, &shape, shape.count) };
+            found.filter(|c| c.level == 0 || !open.preempts_first(tenant_node)).unwrap_or_else(|| {
+                let amounts = times(&shape.options[0], shape.count);
+                let level = open.level(tenant_node, &amounts);
+                Choice { option: usize::MAX, count: 0, amounts, level, victims: Vec::new() }
+            })
         });
-        self.keep(tenant);
         let entry = self.entries.get(slot);
         Some(Nomination {
             slot,
@@ -272,119 +227,6 @@ impl Admissions {
             order: (std::cmp::Reverse(entry.ask.priority), entry.queued_us, entry.ask.id),
             amounts: choice.amounts,
         })
-    }
-
-    fn preempts_first(&self, tenant_node: Ix) -> bool {
-        self.tree.nodes[tenant_node as usize].policies.fungibility == Fungibility::PreemptFirst
-    }
-
-    fn level(&self, tenant_node: Ix, amounts: &[(KeyIx, Amount)]) -> u32 {
-        let level = |&(key, amount): &(KeyIx, Amount)| match amount {
-            0 => 0,
-            _ => self.tree.borrowing_level(View::Promised, tenant_node, key, amount),
-        };
-        amounts.iter().map(level).max().unwrap_or(0)
-    }
-
-    /// The first class with room that is the tenant's own, else the first with
-    /// room.
-    fn choose_fit(&self, tenant_node: Ix, shape: &Shape, count: u32) -> Option<Choice> {
-        let mut first = None;
-        for (ix, option) in shape.options.iter().enumerate() {
-            let amounts = times(option, count);
-            if !fits(&self.tree, View::Promised, shape.leaf, &amounts) {
-                continue;
-            }
-            let level = self.level(tenant_node, &amounts);
-            let choice = Choice { option: ix, count, amounts, level, victims: Vec::new() };
-            if level == 0 {
-                return Some(choice);
-            }
-            first.get_or_insert(choice);
-        }
-        first
-    }
-
-    /// The first class in which preempting makes room; with `own`, room that
-    /// is the tenant's own.
-    fn choose_victims(&mut self, slot: Slot, shape: &Shape, count: u32, own: bool) -> Option<Choice> {
-        let tenant_node = self.tree.tenant_of(shape.leaf);
-        for (ix, option) in shape.options.iter().enumerate() {
-            let amounts = times(option, count);
-            let Some(victims) = self.victims(slot, &amounts) else { continue };
-            let borrows = self.search(slot, &amounts, |search, wish| search.borrows_without(wish, &victims));
-            if !own || !borrows {
-                let level = self.level(tenant_node, &amounts);
-                return Some(Choice { option: ix, count, amounts, level, victims });
-            }
-        }
-        None
-    }
-
-    /// What to do for a head, with its tenant's own quota open to it.
-    fn choose(&mut self, nomination: &Nomination) -> Result<Choice, WhyNot> {
-        let shape = self.tenants[nomination.tenant as usize].queue.lane(nomination.lane).shape.clone();
-        let (slot, node) = (nomination.slot, nomination.tenant_node);
-        if let Some(short) = self.budgets.short(&self.path(shape.leaf), &shape.budget) {
-            return Err(WhyNot {
-                node: Some(self.tree.nodes[short.node as usize].id),
-                never: self.budgets.get(short.node, &short.kind).is_some_and(|b| short.asked > b.limit),
-                budget: Some(short.kind),
-                asked: short.asked,
-                free: short.free.max(0),
-                ..WhyNot::of(Level::Budget)
-            });
-        }
-        let fit = self.choose_fit(node, &shape, shape.count);
-        match fit {
-            Some(fit) if fit.level == 0 || !self.preempts_first(node) => return Ok(fit),
-            Some(fit) => return Ok(self.choose_victims(slot, &shape, shape.count, true).unwrap_or(fit)),
-            None if nomination.fits => return Err(WhyNot::of(Level::Cohort)),
-            None => {}
-        }
-        if let Some(choice) = self.choose_victims(slot, &shape, shape.count, false) {
-            return Ok(choice);
-        }
-        if let Some(choice) = self.choose_fewer(node, slot, &shape) {
-            return Ok(choice);
-        }
-        Err(self.why_not(&shape))
-    }
-
-    /// The largest count that fits, else the smallest with preemption.
-    fn choose_fewer(&mut self, node: Ix, slot: Slot, shape: &Shape) -> Option<Choice> {
-        if shape.min_count >= shape.count {
-            return None;
-        }
-        if self.choose_fit(node, shape, shape.min_count).is_none() {
-            return self.choose_victims(slot, shape, shape.min_count, false);
-        }
-        let (mut fits, mut too_many) = (shape.min_count, shape.count);
-        while too_many - fits > 1 {
-            let middle = fits + (too_many - fits) / 2;
-            match self.choose_fit(node, shape, middle) {
-                Some(_) => fits = middle,
-                None => too_many = middle,
-            }
-        }
-        self.choose_fit(node, shape, fits)
-    }
-
-    fn why_not(&self, shape: &Shape) -> WhyNot {
-        let amounts = times(&shape.options[0], shape.count);
-        let Some(mut why) = first_obstacle(&self.tree, View::Promised, shape.leaf, &amounts) else {
-            return WhyNot::of(Level::Cohort);
-        };
-        let node = self.tree.tenant_of(shape.leaf);
-        let policies = self.tree.nodes[node as usize].policies;
-        if why.level == Level::Cohort && !why.never && policies.reclaim != Reclaim::Never {
-            if self.settings.fair_sharing {
-                why.level = Level::FairShare;
-            } else if policies.reclaim == Reclaim::LowerPriority && self.level(node, &amounts) == 0 {
-                why.level = Level::Priority;
-            }
-        }
-        why
     }
 
     /// Tries one head against what those before it left.
@@ -406,19 +248,9 @@ impl Admissions {
         if let Some(lane) = self.tenants[head.tenant as usize].queue.blocked_lane() {
             self.wake_lane(head.tenant, lane);
         }
-        // What is its own, and could not be taken back for certain, nobody
-        // else is to borrow in the meantime.
-        let keeps = policies.reclaim != Reclaim::Any
-            && !self.tree.is_root(head.tenant_node)
-            && why.level != Level::Budget
-            && !matches!(why.node, Some(NodeId::Project(_)))
-            && head.amounts.iter().all(|&(key, amount)| {
-                amount <= self.tree.nominal(head.tenant_node, key) && self.tree.lists(head.tenant_node, key)
-            });
         let by = by(&self.settings, head.leaf);
         let tenant = &mut self.tenants[head.tenant as usize];
-        tenant.keepers += u32::from(keeps);
-        tenant.queue.park(head.lane, by, Parked { why, keeps }, strict);
+        tenant.queue.park(head.lane, by, Parked { why }, strict);
         self.roots.entry(root).or_default().parked.insert((head.tenant, head.lane));
     }
 
@@ -450,7 +282,7 @@ impl Admissions {
         }
         let at_us = micros(now);
         let grant = Grant { option: choice.option, count: choice.count, amounts: choice.amounts, at_us };
-        self.tenants[tenant as usize].granted.insert(slot, &ask, &grant);
+        self.tenants[tenant as usize].granted.insert(slot, &ask, &grant, false);
         self.budgets.reserve(&self.path(leaf), &ask.budget);
         if self.settings.history.is_some() {
             let of = |key| grant.amounts.iter().find(|a| a.0 == key).map_or(0, |a| a.1);
@@ -477,6 +309,7 @@ impl Admissions {
     /// What was granted is held from now on.
     fn take_up(&mut self, slot: Slot, grant: Grant, decisions: &mut Vec<Decision>) {
         let entry = self.entries.get_mut(slot);
+        self.tenants[entry.tenant as usize].granted.take_up(&entry.ask);
         for &(key, amount) in &grant.amounts {
             self.tree.add(View::Held, entry.leaf, key, amount);
         }

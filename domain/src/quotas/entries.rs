@@ -119,7 +119,15 @@ impl Entries {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Granted {
     classes: BTreeMap<i32, Class>,
-    replicas: HashMap<EndpointId, u32>,
+    replicas: HashMap<EndpointId, Replicas>,
+}
+
+/// How many replicas of an endpoint were granted their room, and how many of
+/// them hold it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Replicas {
+    granted: u32,
+    held: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -143,17 +151,26 @@ impl Class {
 }
 
 impl Granted {
-    pub fn insert(&mut self, slot: Slot, ask: &Ask, grant: &Grant) {
+    pub fn insert(&mut self, slot: Slot, ask: &Ask, grant: &Grant, held: bool) {
         let class = self.classes.entry(ask.priority).or_default();
         class.members.insert((Reverse(grant.at_us), ask.id, slot));
         class.count(&grant.amounts, 1);
         if let Some(group) = ask.group {
             class.grouped += 1;
-            *self.replicas.entry(group.endpoint).or_default() += 1;
+            let replicas = self.replicas.entry(group.endpoint).or_default();
+            replicas.granted += 1;
+            replicas.held += u32::from(held);
         }
     }
 
-    pub fn remove(&mut self, slot: Slot, ask: &Ask, grant: &Grant) {
+    /// One that was granted its room holds it now.
+    pub fn take_up(&mut self, ask: &Ask) {
+        if let Some(replicas) = ask.group.and_then(|g| self.replicas.get_mut(&g.endpoint)) {
+            replicas.held += 1;
+        }
+    }
+
+    pub fn remove(&mut self, slot: Slot, ask: &Ask, grant: &Grant, held: bool) {
         if let Some(class) = self.classes.get_mut(&ask.priority) {
             class.members.remove(&(Reverse(grant.at_us), ask.id, slot));
             class.count(&grant.amounts, -1);
@@ -162,8 +179,14 @@ impl Granted {
                 self.classes.remove(&ask.priority);
             }
         }
-        if let Some(count) = ask.group.and_then(|g| self.replicas.get_mut(&g.endpoint)) {
-            *count -= 1;
+        if let Some(group) = ask.group
+            && let Some(replicas) = self.replicas.get_mut(&group.endpoint)
+        {
+            replicas.granted -= 1;
+            replicas.held -= u32::from(held);
+            if replicas.granted == 0 {
+                self.replicas.remove(&group.endpoint);
+            }
         }
     }
 
@@ -184,7 +207,7 @@ impl Granted {
         entries: &'a Entries,
         foreign: bool,
     ) -> impl Iterator<Item = (i32, Reverse<i64>, WorkloadId, Slot)> + 'a {
-        let mut seen: HashMap<EndpointId, u32> = HashMap::new();
+        let mut seen: HashMap<EndpointId, Replicas> = HashMap::new();
         self.classes.iter().flat_map(move |(&priority, class)| {
             let members = class.members.iter().map(move |&(at, id, slot)| (priority, at, id, slot));
             if class.grouped == 0 {
@@ -192,14 +215,22 @@ impl Granted {
             }
             let mut sorted = Vec::with_capacity(class.members.len());
             for victim in members {
-                let needed = match entries.get(victim.3).ask.group {
+                let entry = entries.get(victim.3);
+                let needed = match entry.ask.group {
                     None => true,
                     Some(group) => {
+                        let holds = matches!(entry.state, State::Admitted(_));
+                        let all = self.replicas.get(&group.endpoint).copied().unwrap_or_default();
                         let nth = seen.entry(group.endpoint).or_default();
-                        *nth += 1;
-                        let left =
-                            self.replicas.get(&group.endpoint).map_or(0, |all| all.saturating_sub(*nth));
-                        if foreign && left < group.guaranteed {
+                        nth.granted += 1;
+                        nth.held += u32::from(holds);
+                        let left = all.granted.saturating_sub(nth.granted);
+                        let held = all.held.saturating_sub(nth.held);
+                        // One that is promised does not stand in for one that
+                        // runs.
+                        if foreign && (left < group.guaranteed || holds && held < group.guaranteed) {
+                            nth.granted -= 1;
+                            nth.held -= u32::from(holds);
                             continue;
                         }
                         left < group.min_replicas

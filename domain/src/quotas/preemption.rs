@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Admissions;
 use super::entries::Slot;
 use super::tree::KeyIx;
-use super::victims::{Search, Victim, Wish};
+use super::victims::{Search, Shares, Victim, Wish};
 use super::{Amount, View};
 
 /// Which rule let a workload preempt another.
@@ -90,7 +90,11 @@ impl Admissions {
             return None;
         }
         self.search(slot, amounts, |search, wish| match fair {
-            true => search.fair(wish),
+            true => {
+                let root = search.tree.nodes[wish.leaf as usize].root;
+                let shares = Shares::new(search.tree, root);
+                if search.fair_could_help(wish, &shares) { search.fair(wish) } else { None }
+            }
             false if search.could_help(wish) => search.classical(wish),
             false => None,
         })

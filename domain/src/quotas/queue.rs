@@ -29,8 +29,6 @@ pub(super) struct Shape {
 #[derive(Clone, Debug)]
 pub(super) struct Parked {
     pub why: WhyNot,
-    /// Its tenant's own quota is to be kept for it.
-    pub keeps: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -182,6 +180,11 @@ impl Queue {
             .collect();
         all.sort_unstable();
         all
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.by_shape.is_empty()
     }
 
     /// How many wait.

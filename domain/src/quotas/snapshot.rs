@@ -51,7 +51,8 @@ pub struct Snapshot {
     pub settings: Settings,
     /// The tree.
     pub nodes: Vec<NodeSpec>,
-    /// What was granted, by identifier.
+    /// What was granted, by identifier; what was promised comes last, in the
+    /// order in which it was.
     pub holdings: Vec<Holding>,
     /// What waits, by identifier.
     pub pending: Vec<Ask>,
@@ -63,25 +64,27 @@ impl Admissions {
         let mut holdings = Vec::new();
         let mut pending = Vec::new();
         for (_, entry) in self.entries.iter() {
-            let (grant, standing) = match &entry.state {
-                State::Admitted(grant) => (grant, HoldingStanding::Admitted),
-                State::Claimed { grant, .. } => (grant, HoldingStanding::Promised),
-                State::Leaving { grant, preemptor } => (grant, HoldingStanding::Leaving(*preemptor)),
+            let (order, grant, standing) = match &entry.state {
+                State::Admitted(grant) => (0, grant, HoldingStanding::Admitted),
+                State::Claimed { grant, order } => (*order, grant, HoldingStanding::Promised),
+                State::Leaving { grant, preemptor } => (0, grant, HoldingStanding::Leaving(*preemptor)),
                 State::Pending | State::OnHold => {
                     pending.push(entry.ask.clone());
                     continue;
                 }
             };
-            holdings.push(Holding {
+            let holding = Holding {
                 ask: entry.ask.clone(),
                 option: grant.option,
                 count: grant.count,
                 reserved_at: Timestamp::UNIX_EPOCH
                     + std::time::Duration::from_micros(grant.at_us.max(0) as u64),
                 standing,
-            });
+            };
+            holdings.push((order, holding));
         }
-        holdings.sort_by_key(|h| h.ask.id);
+        holdings.sort_by_key(|(order, h)| (*order, h.ask.id));
+        let holdings = holdings.into_iter().map(|h| h.1).collect();
         pending.sort_by_key(|a| a.id);
         Snapshot { settings: self.settings, nodes: self.specs(), holdings, pending }
     }

@@ -8,10 +8,9 @@ use super::history::Remembered;
 use super::queue::{Queue, Shape};
 use super::tree::{Ix, KeyIx};
 use super::{
-    Amount, Ask, AskError, BudgetKind, BudgetState, Hold, Holding, HoldingStanding, NodeId, NodeSpec,
-    Settings, Tree, TreeError, View, Waiting, WhyNot,
+    Amount, Ask, AskError, Holding, HoldingStanding, NodeId, NodeSpec, Settings, Tree, TreeError, View,
 };
-use crate::{TenantId, Timestamp, WorkloadId};
+use crate::{TenantId, WorkloadId};
 
 /// A change that cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,9 +49,10 @@ pub(super) struct Tenant {
     pub granted: Granted,
     /// Of its own quota, what is kept for what it waits with.
     pub kept: Vec<(KeyIx, Amount)>,
-    /// Lanes whose wait keeps quota.
-    pub keepers: u32,
-    remembered: BTreeMap<Ix, Remembered>,
+    /// Of what was kept since its tree was last settled, the largest usage with
+    /// it.
+    pub kept_most: Vec<(KeyIx, Amount)>,
+    pub remembered: BTreeMap<Ix, Remembered>,
 }
 
 /// A tree of cohorts, or a tenant that stands alone: nothing that happens in
@@ -68,8 +68,13 @@ pub(super) struct Root {
     pub claims: BTreeSet<(u64, Slot)>,
     /// Something was freed since parked lanes were looked at.
     pub released: bool,
+    /// Lanes' firsts that were woken for room that would do for them, while
+    /// others were not.
+    pub woken: Vec<(Slot, WorkloadId)>,
     /// Something that was held is not any more.
     pub left: bool,
+    /// Tenants that keep something, or did when this was last settled.
+    pub keeping: BTreeSet<TenantIx>,
 }
 
 /// The planner: the tree, the queues, and what is admitted.
@@ -87,7 +92,7 @@ pub struct Admissions {
     pub(super) budgets: Budgets,
     pub(super) entries: Entries,
     pub(super) tenants: Vec<Tenant>,
-    tenant_index: HashMap<TenantId, TenantIx>,
+    pub(super) tenant_index: HashMap<TenantId, TenantIx>,
     /// By node.
     pub(super) tenant_at: Vec<Option<TenantIx>>,
     pub(super) roots: BTreeMap<Ix, Root>,
@@ -135,7 +140,7 @@ impl Admissions {
             queue: Queue::default(),
             granted: Granted::default(),
             kept: Vec::new(),
-            keepers: 0,
+            kept_most: Vec::new(),
             remembered: BTreeMap::new(),
         });
         self.tenant_index.insert(id, ix);
@@ -240,7 +245,12 @@ impl Admissions {
         }
         let root = self.root_of(tenant);
         if !matches!(standing, HoldingStanding::Leaving(_)) {
-            self.tenants[tenant as usize].granted.insert(slot, &ask, &grant);
+            self.tenants[tenant as usize].granted.insert(
+                slot,
+                &ask,
+                &grant,
+                standing == HoldingStanding::Admitted,
+            );
         }
         self.entries.get_mut(slot).state = match standing {
             HoldingStanding::Admitted => State::Admitted(grant),
@@ -326,6 +336,7 @@ impl Admissions {
         }
         self.roots.entry(root).or_default().active.insert(ix);
         self.dirty.insert(root);
+        self.keep(ix);
     }
 
     fn is_first(&self, slot: Slot) -> bool {
@@ -341,18 +352,13 @@ impl Admissions {
             (entry.tenant, entry.lane, entry.queued_us, entry.ask.id, entry.leaf);
         let by = by(&self.settings, leaf);
         let queue = &mut self.tenants[tenant as usize].queue;
-        let kept = queue.lane(lane).parked.as_ref().is_some_and(|p| p.keeps);
         queue.remove(lane, at, id, slot, by);
         let parked = queue.lane(lane).parked.is_some();
         if !parked {
             let root = self.root_of(tenant);
             self.roots.entry(root).or_default().parked.remove(&(tenant, lane));
-            if kept {
-                self.tenants[tenant as usize].keepers -= 1;
-                self.keep(tenant);
-                self.freed(tenant);
-            }
         }
+        self.keep(tenant);
     }
 
     pub(super) fn root_of(&self, tenant: TenantIx) -> Ix {
@@ -371,9 +377,6 @@ impl Admissions {
         let state = &mut self.tenants[tenant as usize];
         let shape = state.queue.lane(lane).shape.clone();
         let by = by(&self.settings, shape.leaf);
-        if state.queue.lane(lane).parked.as_ref().is_some_and(|p| p.keeps) {
-            state.keepers -= 1;
-        }
         state.queue.wake(lane, by);
         let root = self.roots.entry(root).or_default();
         root.parked.remove(&(tenant, lane));
@@ -395,273 +398,5 @@ impl Admissions {
             .iter()
             .map(|(key, amount)| (self.tree.intern(key), amount * Amount::from(count)))
             .collect()
-    }
-
-    /// A workload is gone: withdrawn, ended, or left after it was told to.
-    /// `spent` is what it truly spent of its budgets. Returns where it stood,
-    /// or nothing if it is unknown.
-    pub fn release(
-        &mut self,
-        id: WorkloadId,
-        spent: &[(BudgetKind, Amount)],
-        now: Timestamp,
-    ) -> Option<Standing> {
-        let slot = self.entries.find(id)?;
-        let entry = self.entries.get(slot);
-        let (tenant, leaf) = (entry.tenant, entry.leaf);
-        let standing = match entry.state.clone() {
-            State::Pending => {
-                self.step_out(slot);
-                Standing::Pending
-            }
-            State::OnHold => Standing::Pending,
-            State::Claimed { grant, .. } => {
-                self.unpromise(slot, &grant, now);
-                Standing::Promised
-            }
-            State::Admitted(grant) => {
-                self.unpromise(slot, &grant, now);
-                self.leave(slot, &grant);
-                Standing::Admitted
-            }
-            State::Leaving { grant, .. } => {
-                self.leave(slot, &grant);
-                Standing::Leaving
-            }
-        };
-        let path = self.path(leaf);
-        if matches!(standing, Standing::Admitted | Standing::Leaving) {
-            let budget = self.entries.get(slot).ask.budget.clone();
-            self.budgets.free(&path, &budget);
-            self.budgets.spend(&path, spent);
-            self.freed(tenant);
-        }
-        // What was granted in vain has not used up its tenant's turn: what the
-        // tenant has next comes before those who would borrow.
-        let root = self.root_of(tenant);
-        self.roots.entry(root).or_default().active.insert(tenant);
-        self.dirty.insert(root);
-        self.entries.remove(slot);
-        Some(standing)
-    }
-
-    /// A workload must leave for another reason than preemption, as when its
-    /// worker is drained. Its room is promised to nobody.
-    pub fn evict(&mut self, id: WorkloadId, now: Timestamp) -> bool {
-        let Some(slot) = self.entries.find(id) else { return false };
-        let State::Admitted(grant) = self.entries.get(slot).state.clone() else { return false };
-        self.send_away(slot, &grant, None, now);
-        true
-    }
-
-    /// Marks a victim: it holds its room until it has left, but not for long.
-    pub(super) fn send_away(
-        &mut self,
-        slot: Slot,
-        grant: &Grant,
-        preemptor: Option<WorkloadId>,
-        now: Timestamp,
-    ) {
-        self.unpromise(slot, grant, now);
-        self.entries.get_mut(slot).state = State::Leaving { grant: grant.clone(), preemptor };
-    }
-
-    /// Takes a grant out of the promised view.
-    pub(super) fn unpromise(&mut self, slot: Slot, grant: &Grant, now: Timestamp) {
-        let entry = self.entries.get(slot);
-        let (tenant, leaf) = (entry.tenant, entry.leaf);
-        for &(key, amount) in &grant.amounts {
-            self.tree.remove(View::Promised, leaf, key, amount);
-        }
-        self.tenants[tenant as usize].granted.remove(slot, &entry.ask, grant);
-        if let State::Claimed { order, .. } = entry.state {
-            let (budget, root) = (entry.ask.budget.clone(), self.root_of(tenant));
-            self.budgets.free(&self.path(leaf), &budget);
-            self.roots.entry(root).or_default().claims.remove(&(order, slot));
-        }
-        self.keep(tenant);
-        self.remember(tenant, leaf, now, 0);
-        self.freed(tenant);
-    }
-
-    /// Takes a grant out of the held view.
-    fn leave(&mut self, slot: Slot, grant: &Grant) {
-        let entry = self.entries.get(slot);
-        let (tenant, leaf) = (entry.tenant, entry.leaf);
-        for &(key, amount) in &grant.amounts {
-            self.tree.remove(View::Held, leaf, key, amount);
-        }
-        let root = self.root_of(tenant);
-        self.roots.entry(root).or_default().left = true;
-        self.dirty.insert(root);
-    }
-
-    /// Keeps a tenant's own quota for what it waits with and could not take
-    /// back from those who would borrow it.
-    pub(super) fn keep(&mut self, tenant: TenantIx) {
-        let state = &mut self.tenants[tenant as usize];
-        let node = state.node;
-        for (key, amount) in state.kept.drain(..) {
-            self.tree.remove(View::Promised, node, key, amount);
-        }
-        if state.keepers == 0 {
-            return;
-        }
-        let mut wanted: BTreeMap<KeyIx, Amount> = BTreeMap::new();
-        for (_, lane) in state.queue.lanes() {
-            if lane.parked.as_ref().is_some_and(|p| p.keeps) {
-                for (key, amount) in &lane.shape.options[0] {
-                    let asked = amount * Amount::from(lane.shape.count);
-                    let most = wanted.entry(*key).or_default();
-                    *most = asked.max(*most);
-                }
-            }
-        }
-        for (key, asked) in wanted {
-            let own = self.tree.nominal(node, key) - self.tree.usage(View::Promised, node, key);
-            let amount = asked.min(own);
-            if amount > 0 {
-                self.tree.add(View::Promised, node, key, amount);
-                state.kept.push((key, amount));
-            }
-        }
-    }
-
-    /// Lifts what is kept, so that the tenant itself may use it.
-    pub(super) fn lift(&mut self, tenant: TenantIx) {
-        let state = &mut self.tenants[tenant as usize];
-        for (key, amount) in state.kept.drain(..) {
-            self.tree.remove(View::Promised, state.node, key, amount);
-        }
-    }
-
-    /// Notes what a tenant and its project use from now on; `admitted` of the
-    /// same measure was just admitted.
-    pub(super) fn remember(&mut self, tenant: TenantIx, leaf: Ix, now: Timestamp, admitted: u64) {
-        let Some(history) = self.settings.history else { return };
-        let node = self.tenants[tenant as usize].node;
-        let mut nodes = vec![node];
-        if leaf != node {
-            nodes.push(leaf);
-        }
-        for node in nodes {
-            let used = self.measure(node, |key| self.tree.usage(View::Promised, node, key));
-            let remembered = self.tenants[tenant as usize].remembered.entry(node).or_default();
-            remembered.change(micros(now), history, used);
-            remembered.penalize(history, admitted);
-        }
-    }
-
-    /// Quantities as parts in 2³⁰ of what the tree has of each key, added up.
-    pub(super) fn measure(&self, node: Ix, amount: impl Fn(KeyIx) -> Amount) -> u64 {
-        let root = self.tree.nodes[node as usize].root;
-        let mut total = 0u64;
-        for key in 0..self.tree.keys().len() as KeyIx {
-            let (used, all) = (amount(key).max(0), self.tree.subtree(root, key));
-            if all > 0 {
-                let part = (used as u128 * (1 << 30)) / all as u128;
-                total = total.saturating_add(u64::try_from(part).unwrap_or(u64::MAX));
-            }
-        }
-        total
-    }
-
-    /// What is remembered of a tenant or project, by its weight.
-    pub(super) fn rank(&self, tenant: TenantIx, node: Ix, now: Timestamp) -> u128 {
-        let Some(history) = self.settings.history else { return 0 };
-        let remembered = self.tenants[tenant as usize].remembered.get(&node);
-        let value = remembered.map_or(0, |r| r.read(micros(now), history));
-        match self.tree.nodes[node as usize].weight_milli {
-            0 if value > 0 => u128::MAX,
-            weight => value.saturating_mul(1000) / u128::from(weight.max(1)),
-        }
-    }
-
-    /// Something outside the quota keeps a waiting workload, or (`None`) does
-    /// no more. Returns whether it is one that waits.
-    pub fn set_hold(&mut self, id: WorkloadId, hold: Option<Hold>) -> bool {
-        let Some(slot) = self.entries.find(id) else { return false };
-        match (&self.entries.get(slot).state, hold.is_some()) {
-            (State::Pending, true) => {
-                self.step_out(slot);
-                let entry = self.entries.get_mut(slot);
-                entry.state = State::OnHold;
-                let (tenant, root) = (entry.tenant, self.root_of(self.entries.get(slot).tenant));
-                self.roots.entry(root).or_default().active.insert(tenant);
-                self.dirty.insert(root);
-            }
-            (State::OnHold, false) => self.line_up(slot),
-            (State::Pending | State::OnHold, _) => {}
-            _ => return false,
-        }
-        self.entries.get_mut(slot).ask.hold = hold;
-        true
-    }
-
-    /// A period of a budget begins: nothing is spent yet, reservations go on.
-    pub fn begin_period(&mut self, node: NodeId, kind: &BudgetKind) -> bool {
-        let Some(ix) = self.tree.node(node) else { return false };
-        let root = self.tree.nodes[self.tree.tenant_of(ix) as usize].root;
-        self.roots.entry(root).or_default().released = true;
-        self.dirty.insert(root);
-        self.budgets.begin_period(ix, kind)
-    }
-
-    /// What may still be spent.
-    pub fn budget(&self, node: NodeId, kind: &BudgetKind) -> Option<BudgetState> {
-        self.budgets.get(self.tree.node(node)?, kind)
-    }
-
-    /// Where a workload stands.
-    pub fn standing(&self, id: WorkloadId) -> Option<Standing> {
-        Some(match self.entries.get(self.entries.find(id)?).state {
-            State::Pending | State::OnHold => Standing::Pending,
-            State::Claimed { .. } => Standing::Promised,
-            State::Admitted(_) => Standing::Admitted,
-            State::Leaving { .. } => Standing::Leaving,
-        })
-    }
-
-    /// Whether there is anything to decide.
-    pub fn is_settled(&self) -> bool {
-        self.dirty.is_empty()
-    }
-
-    /// How many of a tenant's wait in its queue.
-    pub fn queue_len(&self, tenant: TenantId) -> usize {
-        self.tenant_index.get(&tenant).map_or(0, |&ix| self.tenants[ix as usize].queue.len())
-    }
-
-    /// Everything that waits in a tenant's queue, in order, with its reason.
-    pub fn waiting(&self, tenant: TenantId) -> Vec<(WorkloadId, Waiting)> {
-        let Some(&ix) = self.tenant_index.get(&tenant) else { return Vec::new() };
-        let queue = &self.tenants[ix as usize].queue;
-        let all = queue.in_order();
-        let of = all.len() as u64;
-        let strict = queue.blocked_lane();
-        all.iter()
-            .zip(1..)
-            .map(|(&((_, _, id), lane, _), position)| {
-                let parked = queue.lane(lane).parked.as_ref().map(|p| p.why.clone());
-                let behind = || strict.map(|_| WhyNot::of(super::Level::Priority));
-                (id, Waiting { position, of, why: parked.or_else(behind) })
-            })
-            .collect()
-    }
-
-    /// Why one workload waits; nothing if it does not.
-    pub fn why(&self, id: WorkloadId) -> Option<Waiting> {
-        let entry = self.entries.get(self.entries.find(id)?);
-        match &entry.state {
-            State::OnHold => {
-                let hold = entry.ask.hold.as_ref()?;
-                let why = WhyNot { detail: Some(hold.detail.clone()), ..WhyNot::of(hold.level) };
-                Some(Waiting { position: 0, of: 0, why: Some(why) })
-            }
-            State::Pending => {
-                self.waiting(entry.ask.tenant).into_iter().find(|(other, _)| *other == id).map(|(_, why)| why)
-            }
-            _ => None,
-        }
     }
 }

@@ -1,0 +1,65 @@
+//! What can be asked: where workloads stand and why they wait.
+
+use super::entries::State;
+use super::{Admissions, BudgetKind, BudgetState, Level, NodeId, Standing, Waiting, WhyNot};
+use crate::{TenantId, WorkloadId};
+
+impl Admissions {
+    /// What may still be spent.
+    pub fn budget(&self, node: NodeId, kind: &BudgetKind) -> Option<BudgetState> {
+        self.budgets.get(self.tree.node(node)?, kind)
+    }
+
+    /// Where a workload stands.
+    pub fn standing(&self, id: WorkloadId) -> Option<Standing> {
+        Some(match self.entries.get(self.entries.find(id)?).state {
+            State::Pending | State::OnHold => Standing::Pending,
+            State::Claimed { .. } => Standing::Promised,
+            State::Admitted(_) => Standing::Admitted,
+            State::Leaving { .. } => Standing::Leaving,
+        })
+    }
+
+    /// Whether there is anything to decide.
+    pub fn is_settled(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// How many of a tenant's wait in its queue.
+    pub fn queue_len(&self, tenant: TenantId) -> usize {
+        self.tenant_index.get(&tenant).map_or(0, |&ix| self.tenants[ix as usize].queue.len())
+    }
+
+    /// Everything that waits in a tenant's queue, in order, with its reason.
+    pub fn waiting(&self, tenant: TenantId) -> Vec<(WorkloadId, Waiting)> {
+        let Some(&ix) = self.tenant_index.get(&tenant) else { return Vec::new() };
+        let queue = &self.tenants[ix as usize].queue;
+        let all = queue.in_order();
+        let of = all.len() as u64;
+        let strict = queue.blocked_lane();
+        all.iter()
+            .zip(1..)
+            .map(|(&((_, _, id), lane, _), position)| {
+                let parked = queue.lane(lane).parked.as_ref().map(|p| p.why.clone());
+                let behind = || strict.map(|_| WhyNot::of(Level::Priority));
+                (id, Waiting { position, of, why: parked.or_else(behind) })
+            })
+            .collect()
+    }
+
+    /// Why one workload waits; nothing if it does not.
+    pub fn why(&self, id: WorkloadId) -> Option<Waiting> {
+        let entry = self.entries.get(self.entries.find(id)?);
+        match &entry.state {
+            State::OnHold => {
+                let hold = entry.ask.hold.as_ref()?;
+                let why = WhyNot { detail: Some(hold.detail.clone()), ..WhyNot::of(hold.level) };
+                Some(Waiting { position: 0, of: 0, why: Some(why) })
+            }
+            State::Pending => {
+                self.waiting(entry.ask.tenant).into_iter().find(|(other, _)| *other == id).map(|(_, why)| why)
+            }
+            _ => None,
+        }
+    }
+}
