@@ -6,15 +6,12 @@ CREATE FUNCTION current_projects() RETURNS uuid[]
 REVOKE ALL ON FUNCTION current_projects() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION current_projects() TO chancery_tenant, chancery_system;
 
--- Narrows a tenant's rows to those of the transaction's projects. Of a CASE the
--- planner expects half of the rows; of `a IS NULL OR b` it expects none to
--- remain, and would sort all of a tenant's for one page.
+-- Narrows a tenant's rows to those of the transaction's projects.
 CREATE PROCEDURE narrow_to_projects(table_name regclass, project_column text DEFAULT 'project_id')
     LANGUAGE plpgsql AS $$
 DECLARE
     visible text := format(
-        '(CASE WHEN (SELECT current_projects()) IS NULL THEN true ELSE %I = ANY ((SELECT current_projects())::uuid[]) END)',
-        project_column);
+        '((SELECT current_projects()) IS NULL OR %I = ANY ((SELECT current_projects())::uuid[]))', project_column);
 BEGIN
     EXECUTE format(
         'CREATE POLICY project_rows ON %s AS RESTRICTIVE TO chancery_tenant USING (%s) WITH CHECK (%s)',

@@ -20,7 +20,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use domain::audit::{AuditEvent, Verdict};
 use domain::principals::Caller;
-use domain::tenants::Slug;
+use domain::tenants::{Slug, TenantStatus};
 use domain::{ProjectId, TenantId};
 use ipnet::IpNet;
 use store::credentials::TenantFacts;
@@ -43,6 +43,9 @@ pub(crate) fn router() -> utoipa_axum::router::OpenApiRouter<App> {
     explain::router().merge(restrictions::router())
 }
 
+/// What only reads and is recorded all the same where it is refused: content
+/// would have left.
+const RECORDED_READS: [&str; 1] = ["export_tenant"];
 /// Longest part of a path that a refused act's record keeps.
 const MAX_OBJECT_BYTES: usize = 200;
 
@@ -273,9 +276,10 @@ pub(crate) async fn control(
             next.run(request).await
         }
     };
-    let mutation = !matches!(method, Method::GET | Method::HEAD);
+    let recorded =
+        !matches!(method, Method::GET | Method::HEAD) || RECORDED_READS.contains(&&*access.operation);
     let refused = matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
-    if !(mutation && refused) {
+    if !(recorded && refused) {
         return response;
     }
     match record_refusal(&app, &access, &path, response.status()).await {
@@ -317,13 +321,22 @@ async fn enter(app: &App, operation: &Operation, route: &str, request: &mut Requ
                 return denied_after(access, ApiError::NotFound("tenant"));
             }
             None if targets.tenant => {
-                match store::credentials::tenant_by_slug(&mut app.store.system().await?, &named).await {
+                let found = store::credentials::tenant_by_slug(&mut app.store.system().await?, &named).await;
+                let found = match found {
                     Ok(tenant) => Some(tenant),
-                    Err(StoreError::NotFound(_)) => {
-                        return denied_after(access, ApiError::NotFound("tenant"));
-                    }
+                    Err(StoreError::NotFound(_)) => None,
                     Err(e) => return Err(e.into()),
+                };
+                // Whether it exists is not for those who may do this in no tenant.
+                if let Some(decision) = refused_everywhere(app, &access, address)? {
+                    (access.tenant, access.decision) = (found, decision);
+                    let e = ApiError::Forbidden(explain::refusal(app, &access));
+                    return denied_after(access, e);
                 }
+                if found.is_none() {
+                    return denied_after(access, ApiError::NotFound("tenant"));
+                }
+                found
             }
             None => None,
         };
@@ -351,6 +364,20 @@ async fn enter(app: &App, operation: &Operation, route: &str, request: &mut Requ
 #[expect(clippy::unnecessary_wraps, reason = "the way out of `enter`, which may also fail")]
 fn denied_after(access: Access, e: ApiError) -> Result<Entered> {
     Ok(Entered::Denied(Arc::new(access), e))
+}
+
+/// The decision on somebody of the platform who may do this in no tenant,
+/// whichever it is and in whatever state.
+fn refused_everywhere(app: &App, access: &Access, address: IpAddr) -> Result<Option<Answer>> {
+    let policies = app.policies.of_platform();
+    let ask = |status| {
+        let resource = Resource::Tenant(TenantId(uuid::Uuid::nil()), status);
+        let (caller, action) = (&access.caller, &*access.operation);
+        let question = Question { caller, role: caller.role, action, resource, address };
+        app.policies.decide(&policies, question).map_err(ApiError::internal)
+    };
+    let decision = ask(TenantStatus::Active)?;
+    Ok((!decision.allowed && !ask(TenantStatus::Suspended)?.allowed).then_some(decision))
 }
 
 /// Asks the policies: for the tenant as a whole, and where that is not allowed

@@ -1,24 +1,23 @@
-//! Local accounts, and the first administrator.
+//! Local accounts.
 
 use axum::extract::State;
 use axum::response::Response;
 use domain::principals::{Principal, Role};
-use domain::{Clock, PrincipalId, TenantId};
+use domain::{PrincipalId, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use store::SystemTx;
 use store::principals::{NewPrincipal, PrincipalChange};
-use store::{Store, SystemTx};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::{Change, IfMatch, Scope, Tagged, TenantParam};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
-use crate::passwords::{self, Passwords};
 use crate::problem::{ApiError, Result};
 use crate::sessions::{end_all, password_matches, person};
 use crate::state::App;
-use crate::{fields, one_time_codes};
+use crate::{fields, one_time_codes, passwords};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -336,55 +335,4 @@ async fn change_password(
     end_all(&mut change, &app, id, Some(scope.caller.credential)).await?;
     change.record(format!("principal:{id}"), json!({})).await?;
     change.done().await
-}
-
-/// What [`bootstrap_admin`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AdminOutcome {
-    /// The account was created.
-    Created,
-    /// The platform has an administrator already; nothing changed.
-    Exists,
-}
-
-/// What becomes of the password of the first administrator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FirstPassword {
-    /// A person typed it: it must be changed at the first sign-in.
-    MustChange,
-    /// It was drawn at random and is known to its file alone.
-    Stays,
-}
-
-/// Creates the first platform administrator, unless there is one. Safe to
-/// repeat, and from several processes at once.
-pub async fn bootstrap_admin(
-    store: &Store,
-    clock: &Clock,
-    login: &str,
-    password: &str,
-    first: FirstPassword,
-) -> Result<AdminOutcome> {
-    let login = fields::login(login)?;
-    passwords::check_new("password", password, &login)?;
-    let mut tx = store.system().await?;
-    if store::principals::lock_platform_admins(&mut tx).await? {
-        return Ok(AdminOutcome::Exists);
-    }
-    let password_hash = Passwords::new().hash(password).await?;
-    let new = NewPrincipal {
-        tenant: None,
-        login: &login,
-        display_name: "Platform administrator",
-        role: Role::PlatformAdmin,
-        password_hash: &password_hash,
-        must_change_password: first == FirstPassword::MustChange,
-    };
-    let now = clock.now();
-    let principal = store::principals::create(&mut tx, new, now).await?;
-    let object = format!("principal:{}", principal.id);
-    store::audit::record(&mut tx, &store::audit::allowed(None, now, "system", "create_account", object))
-        .await?;
-    tx.commit().await?;
-    Ok(AdminOutcome::Created)
 }

@@ -128,14 +128,30 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// Parameters with `tenant`, where the access layer does not read it: on routes
+/// that ask for no credential.
+pub(crate) struct WholeQuery<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for WholeQuery<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parse_whole_query(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
 fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T> {
     let own: String = query
         .split('&')
         .filter(|pair| pair.split('=').next() != Some("tenant"))
         .collect::<Vec<_>>()
         .join("&");
+    parse_whole_query(&own)
+}
+
+fn parse_whole_query<T: DeserializeOwned>(query: &str) -> Result<T> {
     let mut unknown = None;
-    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(own.as_bytes()));
+    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     let value: T = serde_ignored::deserialize(pairs, |path| {
         unknown.get_or_insert_with(|| path.to_string());
     })

@@ -3,6 +3,7 @@
 
 mod bearer;
 mod check;
+mod offered;
 mod providers;
 mod sign_in;
 
@@ -30,7 +31,7 @@ const ID_TOKEN_PURPOSE: &str = "id token";
 
 /// Routes.
 pub(crate) fn router() -> OpenApiRouter<App> {
-    providers::router().merge(check::router()).merge(sign_in::router())
+    providers::router().merge(offered::router()).merge(check::router()).merge(sign_in::router())
 }
 
 /// What providers are asked with, and what is remembered of them.
@@ -125,6 +126,11 @@ fn open_secret(app: &App, id: ProviderId, sealed: &[u8]) -> Result<String> {
     plain
         .and_then(|plain| String::from_utf8(plain).ok())
         .ok_or_else(|| ApiError::internal(format!("the client secret of provider {id} cannot be opened")))
+}
+
+/// Where people begin to sign in with a provider.
+fn login_path(id: ProviderId) -> String {
+    format!("/auth/{id}/login")
 }
 
 /// Where a provider returns people to.

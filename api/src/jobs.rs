@@ -187,9 +187,11 @@ pub(crate) async fn create(
 /// The model of that name. One that a key is not bound to answers like one that
 /// does not exist.
 async fn resolve(tx: &mut TenantTx, scope: &TenantScope, name: &str) -> Result<ResolvedModel> {
-    let may_use = |name: &str| scope.caller.bounds.as_ref().is_none_or(|bounds| bounds.allows_endpoint(name));
+    let bounds = scope.caller.bounds.as_ref();
+    let may_use = |name: &str| bounds.is_none_or(|bounds| bounds.allows_endpoint(name));
+    let endpoints_only = bounds.is_some_and(|bounds| bounds.endpoints.is_some());
     if may_use(name)
-        && let Some(found) = store::jobs::resolve_model(tx, name).await?
+        && let Some(found) = store::jobs::resolve_model(tx, name, endpoints_only).await?
     {
         return Ok(found);
     }
@@ -210,7 +212,7 @@ async fn resolve(tx: &mut TenantTx, scope: &TenantScope, name: &str) -> Result<R
 pub(crate) async fn get(app: &App, scope: &TenantScope, id: JobId) -> Result<Job> {
     let mut job = store::jobs::get(&mut scope.read(app).await?, id).await?;
     if job.state == JobState::InProgress && job.reason.is_some() {
-        // The queue is everybody's; the place in it tells only how long it is.
+        // The queue is that of all projects; the place in it tells only how long it is.
         let mut tx = app.store.system().await?;
         job.position = store::jobs::position(&mut tx, id).await?;
     }

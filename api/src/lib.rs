@@ -8,6 +8,7 @@ mod audit_log;
 pub mod auth;
 #[doc(hidden)]
 pub mod bench;
+mod bootstrap;
 mod changes;
 pub mod cursor;
 mod deletions;
@@ -42,7 +43,7 @@ mod usage;
 mod v1;
 mod workers;
 
-pub use accounts::{AdminOutcome, FirstPassword, bootstrap_admin};
+pub use bootstrap::{AdminOutcome, FirstPassword, bootstrap_admin, reset_admin};
 pub use openapi::openapi;
 pub use server::{RunError, Server, run};
 pub use settings::Settings;

@@ -77,9 +77,9 @@ struct CreatedSession {
 }
 
 /// Where a request comes from.
-struct Client {
-    address: IpAddr,
-    user_agent: Option<String>,
+pub(crate) struct Client {
+    pub address: IpAddr,
+    pub user_agent: Option<String>,
     site: Site,
 }
 

@@ -94,6 +94,8 @@ pub enum Command {
     Worker,
     /// Bring the database to the schema of this program, then end.
     Migrate,
+    /// Make the first administrator of the platform, where `chancery up` did not.
+    BootstrapAdmin(BootstrapOptions),
     /// Hold one model in memory and answer on a socket; a worker starts it.
     #[command(hide = true)]
     Engine(EngineOptions),
@@ -145,6 +147,24 @@ pub struct UpOptions {
     /// Set up no sample ministry.
     #[arg(long)]
     pub no_sample: bool,
+}
+
+const AFTER_BOOTSTRAP: &str = "\
+Needs the database alone: database.url_file of --config, or CHANCERY_DATABASE__URL_FILE. The API may
+run or not. --login names the administrator, e.g. admin@localhost. The password that is printed signs
+in for one thing only, to choose another: `chancery accounts change-password`.";
+
+/// `chancery bootstrap-admin …`
+#[derive(clap::Args, Debug, Clone)]
+#[command(after_help = AFTER_BOOTSTRAP)]
+pub struct BootstrapOptions {
+    /// Although there is an administrator: give the one of --login another password, enabled and
+    /// without one-time codes, or create one more. Recorded in the audit log.
+    #[arg(long)]
+    pub reset: bool,
+    /// Write the password into this file, readable by you alone, instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
 }
 
 /// `chancery engine …`

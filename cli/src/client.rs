@@ -89,19 +89,37 @@ impl Client {
 
     /// Every item of a list, page after page.
     pub async fn list(&self, scope: Scope, path: &str) -> Result<Vec<Value>> {
+        Ok(self.list_some(scope, path, MAX_LISTED, MAX_LISTED, |_| true).await?.0)
+    }
+
+    /// Up to `most` items of a list that are wanted, page after page, and how
+    /// many were looked at for it: as many as `looks`, and the rest of that page.
+    pub async fn list_some(
+        &self,
+        scope: Scope,
+        path: &str,
+        most: usize,
+        looks: usize,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<(Vec<Value>, usize)> {
         let mut items = Vec::new();
+        let mut looked_at = 0;
         let mut cursor: Option<String> = None;
         loop {
             let mut query = vec![("limit", PAGE_ITEMS.to_string())];
             query.extend(cursor.map(|cursor| ("cursor", cursor)));
             let mut page = self.get(scope, path, &query).await?;
             match page["items"].take() {
-                Value::Array(more) => items.extend(more),
+                Value::Array(more) => {
+                    looked_at += more.len();
+                    items.extend(more.into_iter().filter(&wanted));
+                }
                 _ => bail!("the API answered no list at {path}: is it of another version?"),
             }
             cursor = page["next"].as_str().map(str::to_owned);
-            if cursor.is_none() || items.len() >= MAX_LISTED {
-                return Ok(items);
+            if cursor.is_none() || items.len() >= most || looked_at >= looks {
+                items.truncate(most);
+                return Ok((items, looked_at));
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod access;
 mod accounts;
+mod audit;
 mod certificates;
 mod chat;
 mod endpoints;
@@ -11,6 +12,7 @@ mod identity_providers;
 mod jobs;
 mod keys;
 mod models;
+mod one_time_code;
 mod projects;
 mod service_accounts;
 mod sessions;
@@ -48,12 +50,18 @@ pub enum ClientCommand {
     /// One's own sessions.
     #[command(subcommand)]
     Sessions(sessions::SessionsCommand),
+    /// One's own one-time codes: a second proof at sign-in.
+    #[command(subcommand)]
+    OneTimeCode(one_time_code::OneTimeCodeCommand),
     /// Service accounts: a ministry's programs.
     #[command(subcommand)]
     ServiceAccounts(service_accounts::ServiceAccountsCommand),
     /// Who may do what, and why.
     #[command(subcommand)]
     Access(access::AccessCommand),
+    /// The audit log: who did what, and what was refused.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// API keys of projects.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -87,9 +95,9 @@ struct Call {
 /// Runs one command.
 pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
     let command = match command {
-        // Needs no server.
+        // Some need no server.
         ClientCommand::Certificates(command) => {
-            certificates::run(command, global.output)?;
+            certificates::run(command, global).await?;
             return Ok(ExitCode::SUCCESS);
         }
         command => command,
@@ -97,13 +105,15 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
     let at = Call { client: Client::new(Settings::find(global)?)?, format: global.output };
     match command {
         ClientCommand::Tenants(command) => tenants::run(command, &at).await?,
-        ClientCommand::Certificates(command) => certificates::run(command, at.format)?,
+        ClientCommand::Certificates(command) => certificates::run(command, global).await?,
         ClientCommand::Projects(command) => projects::run(command, &at).await?,
         ClientCommand::Accounts(command) => accounts::run(command, &at).await?,
         ClientCommand::IdentityProviders(command) => identity_providers::run(command, &at).await?,
         ClientCommand::Sessions(command) => sessions::run(command, &at).await?,
+        ClientCommand::OneTimeCode(command) => one_time_code::run(command, &at).await?,
         ClientCommand::ServiceAccounts(command) => service_accounts::run(command, &at).await?,
         ClientCommand::Access(command) => access::run(command, &at).await?,
+        ClientCommand::Audit(command) => audit::run(command, &at).await?,
         ClientCommand::Keys(command) => keys::run(command, &at).await?,
         ClientCommand::Models(command) => models::run(command, &at).await?,
         ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,

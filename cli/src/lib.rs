@@ -3,6 +3,7 @@
 //! talk to a running system over REST.
 
 pub mod args;
+pub mod bootstrap;
 pub mod client;
 pub mod commands;
 pub mod config;
@@ -17,6 +18,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use rand::TryRng;
+use rand::rngs::SysRng;
 
 use crate::args::{Args, Command, ConfigCommand};
 use crate::config::Config;
@@ -56,6 +59,9 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Api => return roles::run(roles::Role::Api, &global).map(done),
         Command::Scheduler => return roles::run(roles::Role::Scheduler, &global).map(done),
         Command::Worker => return roles::run(roles::Role::Worker, &global).map(done),
+        Command::BootstrapAdmin(options) => {
+            return runtime(FEW_THREADS)?.block_on(bootstrap::run(options, &global)).map(done);
+        }
         Command::Migrate => return roles::run(roles::Role::Migrate, &global).map(done),
         Command::Client(client) => client,
     };
@@ -70,4 +76,11 @@ pub(crate) fn runtime(threads: usize) -> Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start threads")
+}
+
+/// Fresh random bytes from the operating system, for secrets.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    SysRng.try_fill_bytes(&mut bytes).context("the operating system gives no random numbers")?;
+    Ok(bytes)
 }

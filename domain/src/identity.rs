@@ -35,6 +35,8 @@ pub struct IdentityProvider {
     pub tenant_id: Option<TenantId>,
     /// Short name, unique in the tenant.
     pub name: Slug,
+    /// What a sign-in page calls it, for all to read.
+    pub label: String,
     /// Its issuer, unique in the installation: a token names it in `iss`.
     pub issuer: IssuerUrl,
     /// Chancery's name at the provider.

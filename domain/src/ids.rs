@@ -50,6 +50,8 @@ ids! {
     TenantId,
     /// A project of a tenant.
     ProjectId,
+    /// A node of the quota tree that lets tenants lend and borrow.
+    CohortId,
     /// A person, service account or worker.
     PrincipalId,
     /// An identity provider.

@@ -110,7 +110,7 @@ pub struct Job {
     pub state: JobState,
     /// Why it waits, in plain words; `None` while it runs.
     pub reason: Option<String>,
-    /// Place among the jobs that wait, from 1; `None` while it runs.
+    /// Place among the tenant's jobs that wait, from 1; `None` while it runs.
     pub position: Option<u64>,
     /// How far it is.
     pub lines: LineCounts,

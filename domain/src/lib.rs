@@ -20,6 +20,7 @@ pub mod placing;
 pub mod planner;
 pub mod principals;
 pub mod projects;
+pub mod quotas;
 pub mod restrictions;
 pub mod sessions;
 pub mod tenants;

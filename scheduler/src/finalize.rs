@@ -170,7 +170,7 @@ async fn assemble(at: At<'_>, job: &EndingJob, outcome: Outcome) -> Result<Optio
         Outcome::Answers => (job.lines.completed, "output"),
         Outcome::Failures => (job.lines.failed, "errors"),
     };
-    if lines == 0 {
+    if lines == 0 || !job.keeps_files {
         return Ok(None);
     }
     let id = assembled_file_id(job.id, name);

@@ -51,13 +51,14 @@ async fn expire(
     let mut files = Vec::new();
     if let Some(age) = rules.files_days.map(days) {
         files = retention::expire_files(&mut tx, tenant, age, FILES, now).await?;
-        for file in &files {
-            objects.delete(&File::object_key(tenant, *file)).await?;
-        }
     }
     let mut results = 0;
     if let Some(age) = rules.results_days.map(days) {
-        results = retention::expire_results(&mut tx, tenant, age, RESULTS, now).await?;
+        let (erased, of_results) = retention::expire_results(&mut tx, tenant, age, RESULTS, now).await?;
+        (results, files) = (erased, [files, of_results].concat());
+    }
+    for file in &files {
+        objects.delete(&File::object_key(tenant, *file)).await?;
     }
     let erased = !files.is_empty() || results > 0;
     if erased {

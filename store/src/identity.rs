@@ -22,6 +22,7 @@ struct Row {
     id: Uuid,
     tenant_id: Option<Uuid>,
     name: String,
+    label: String,
     issuer: String,
     client_id: String,
     audience: String,
@@ -41,6 +42,7 @@ impl TryFrom<Row> for IdentityProvider {
         Ok(Self {
             id: row.id.into(),
             tenant_id: row.tenant_id.map(TenantId),
+            label: if row.label.is_empty() { row.name.clone() } else { row.label },
             name: row.name.parse().map_err(|_| corrupt("name"))?,
             issuer: row.issuer.parse().map_err(|_| corrupt("issuer"))?,
             client_id: row.client_id,
@@ -64,6 +66,8 @@ pub struct NewProvider<'a> {
     pub tenant: Option<TenantId>,
     /// Short name.
     pub name: &'a Slug,
+    /// What a sign-in page calls it; empty for its name.
+    pub label: &'a str,
     /// Its issuer.
     pub issuer: &'a IssuerUrl,
     /// Our name there.
@@ -93,9 +97,9 @@ pub async fn create(
     query_as!(
         Row,
         r#"INSERT INTO identity_providers (id, tenant_id, name, issuer, client_id, client_secret, audience,
-               algorithms, groups_claim, mappings, created_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-           RETURNING id, tenant_id, name, issuer, client_id, audience, algorithms, groups_claim,
+               algorithms, groups_claim, mappings, created_at, label)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+           RETURNING id, tenant_id, name, label, issuer, client_id, audience, algorithms, groups_claim,
                mappings AS "mappings: _", enabled, revision, created_at"#,
         new.id.0,
         new.tenant.map(|t| t.0),
@@ -108,6 +112,7 @@ pub async fn create(
         new.groups_claim,
         Json(new.mappings) as _,
         OffsetDateTime::from(now),
+        new.label,
     )
     .fetch_one(tx.conn())
     .await
@@ -120,10 +125,34 @@ pub async fn create(
 pub async fn list(tx: &mut impl Tx, tenant: Option<TenantId>) -> Result<Vec<IdentityProvider>, StoreError> {
     query_as!(
         Row,
-        r#"SELECT id, tenant_id, name, issuer, client_id, audience, algorithms, groups_claim,
+        r#"SELECT id, tenant_id, name, label, issuer, client_id, audience, algorithms, groups_claim,
                mappings AS "mappings: _", enabled, revision, created_at
            FROM identity_providers WHERE tenant_id IS NOT DISTINCT FROM $1 ORDER BY name"#,
         tenant.map(|t| t.0),
+    )
+    .fetch_all(tx.conn())
+    .await?
+    .into_iter()
+    .map(IdentityProvider::try_from)
+    .collect()
+}
+
+/// Those in use that people can begin with, by name: of the tenant with this
+/// short name, or of the platform. A tenant that is not there has none, and it
+/// takes as long to find that out.
+pub async fn to_sign_in_with(
+    tx: &mut SystemTx,
+    tenant: Option<&Slug>,
+) -> Result<Vec<IdentityProvider>, StoreError> {
+    query_as!(
+        Row,
+        r#"SELECT p.id, p.tenant_id, p.name, p.label, p.issuer, p.client_id, p.audience, p.algorithms,
+               p.groups_claim, p.mappings AS "mappings: _", p.enabled, p.revision, p.created_at
+           FROM identity_providers p LEFT JOIN tenants t ON t.id = p.tenant_id
+           WHERE t.slug IS NOT DISTINCT FROM $1 AND p.enabled
+               AND (p.tenant_id IS NULL OR t.status IN ('active', 'suspended'))
+           ORDER BY p.name"#,
+        tenant.map(Slug::as_str),
     )
     .fetch_all(tx.conn())
     .await?
@@ -140,7 +169,7 @@ pub async fn get(
 ) -> Result<IdentityProvider, StoreError> {
     query_as!(
         Row,
-        r#"SELECT id, tenant_id, name, issuer, client_id, audience, algorithms, groups_claim,
+        r#"SELECT id, tenant_id, name, label, issuer, client_id, audience, algorithms, groups_claim,
                mappings AS "mappings: _", enabled, revision, created_at
            FROM identity_providers WHERE id = $1 AND tenant_id IS NOT DISTINCT FROM $2"#,
         id.0,
@@ -157,8 +186,8 @@ pub async fn get(
 pub async fn in_use(tx: &mut SystemTx, id: ProviderId) -> Result<Option<IdentityProvider>, StoreError> {
     query_as!(
         Row,
-        r#"SELECT p.id, p.tenant_id, p.name, p.issuer, p.client_id, p.audience, p.algorithms, p.groups_claim,
-               p.mappings AS "mappings: _", p.enabled, p.revision, p.created_at
+        r#"SELECT p.id, p.tenant_id, p.name, p.label, p.issuer, p.client_id, p.audience, p.algorithms,
+               p.groups_claim, p.mappings AS "mappings: _", p.enabled, p.revision, p.created_at
            FROM identity_providers p LEFT JOIN tenants t ON t.id = p.tenant_id
            WHERE p.id = $1 AND p.enabled AND (p.tenant_id IS NULL OR t.status IN ('active', 'suspended'))"#,
         id.0,
@@ -191,6 +220,8 @@ pub async fn client_secret(tx: &mut SystemTx, id: ProviderId) -> Result<Option<V
 /// What to change; what is `None` stays.
 #[derive(Clone, Debug, Default)]
 pub struct ProviderChange<'a> {
+    /// What a sign-in page calls it; empty for its name.
+    pub label: Option<&'a str>,
     /// Our name there.
     pub client_id: Option<&'a str>,
     /// The sealed secret; `Some(None)` for a public client from now on.
@@ -228,9 +259,10 @@ pub async fn update(
                groups_claim = coalesce($9, groups_claim),
                mappings = coalesce($10, mappings),
                enabled = coalesce($11, enabled),
+               label = coalesce($12, label),
                revision = revision + 1
            WHERE id = $1 AND tenant_id IS NOT DISTINCT FROM $2 AND ($3::bigint IS NULL OR revision = $3)
-           RETURNING id, tenant_id, name, issuer, client_id, audience, algorithms, groups_claim,
+           RETURNING id, tenant_id, name, label, issuer, client_id, audience, algorithms, groups_claim,
                mappings AS "mappings: _", enabled, revision, created_at"#,
         id.0,
         tenant.map(|t| t.0),
@@ -243,6 +275,7 @@ pub async fn update(
         change.groups_claim,
         change.mappings.map(Json) as _,
         change.enabled,
+        change.label,
     )
     .fetch_optional(tx.conn())
     .await?;

@@ -31,8 +31,13 @@ pub struct ResolvedModel {
 }
 
 /// The version that `name` means: that of the tenant's endpoint, else the
-/// newest of the tenant's own model, else the newest of the catalogue's.
-pub async fn resolve_model(tx: &mut TenantTx, name: &str) -> Result<Option<ResolvedModel>, StoreError> {
+/// newest of the tenant's own model, else the newest of the catalogue's. A model
+/// is not meant where `endpoints_only`.
+pub async fn resolve_model(
+    tx: &mut TenantTx,
+    name: &str,
+    endpoints_only: bool,
+) -> Result<Option<ResolvedModel>, StoreError> {
     let row = query!(
         r#"SELECT id AS "id!", digest AS "digest!", manifest AS "manifest!" FROM (
                SELECT 0 AS rank, v.id, v.digest, v.manifest, v.created_at
@@ -41,10 +46,11 @@ pub async fn resolve_model(tx: &mut TenantTx, name: &str) -> Result<Option<Resol
                UNION ALL
                SELECT CASE WHEN m.tenant_id IS NULL THEN 2 ELSE 1 END, v.id, v.digest, v.manifest, v.created_at
                FROM models m JOIN model_versions v ON v.model_id = m.id
-               WHERE m.name = $1
+               WHERE m.name = $1 AND NOT $2
            ) found
            ORDER BY rank, created_at DESC, id DESC LIMIT 1"#,
         name,
+        endpoints_only,
     )
     .fetch_optional(tx.conn())
     .await?;
@@ -187,18 +193,18 @@ pub async fn cancel(tx: &mut TenantTx, id: JobId, now: Timestamp) -> Result<(), 
 }
 
 /// Jobs ahead that are counted: a place further back says little, and telling it
-/// would cost more the longer everybody's queue is.
+/// would cost more the longer the queue is.
 const MOST_AHEAD: i64 = 1000;
 
-/// Place of a waiting job among all jobs that wait for a device, of every
-/// tenant, from 1; `None` if it does not wait, or more than `MOST_AHEAD` do
-/// before it.
+/// Place of a waiting job among the jobs of its tenant that wait for a device,
+/// those of projects that the caller may not see too, from 1; `None` if it does
+/// not wait, or more than `MOST_AHEAD` do before it.
 pub async fn position(tx: &mut SystemTx, id: JobId) -> Result<Option<u64>, StoreError> {
     let ahead = query_scalar!(
         r#"SELECT (
                SELECT count(*) FROM (
                    SELECT FROM jobs o
-                   WHERE o.ended_at IS NULL AND o.state = 'in_progress'
+                   WHERE o.tenant_id = j.tenant_id AND o.ended_at IS NULL AND o.state = 'in_progress'
                      AND (o.created_at, o.id) < (j.created_at, j.id)
                      AND NOT EXISTS (SELECT FROM workloads w
                          WHERE w.tenant_id = o.tenant_id AND w.job_id = o.id AND w.state = 'placed')

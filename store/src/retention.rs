@@ -1,4 +1,5 @@
-//! What tenants keep no longer: files by their age, results by that of their job.
+//! What tenants keep no longer: files by their age, results and the files of
+//! results by the end of their job.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use domain::{FileId, TenantId, Timestamp};
 use sqlx::types::Json;
 use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{StoreError, SystemTx, Tx};
 
@@ -46,39 +48,66 @@ pub async fn expire_files(
     )
     .fetch_all(tx.conn())
     .await?;
-    // A job created while the rows were being locked holds its file's row, so
-    // it is seen now.
+    spare_read(tx, tenant, &ids).await?;
+    Ok(ids.into_iter().map(FileId).collect())
+}
+
+/// A job created while the rows were being locked holds its file's row, so it
+/// is seen now.
+async fn spare_read(tx: &mut SystemTx, tenant: TenantId, ids: &[Uuid]) -> Result<(), StoreError> {
     let read = query_scalar!(
         r#"SELECT count(*) AS "count!" FROM jobs WHERE tenant_id = $1 AND input_file_id = ANY($2) AND ended_at IS NULL"#,
         tenant.0,
-        &ids,
+        ids,
     )
     .fetch_one(tx.conn())
     .await?;
     if read > 0 {
         return Err(StoreError::Conflict("a job began to read a file that was to go"));
     }
-    Ok(ids.into_iter().map(FileId).collect())
+    Ok(())
 }
 
-/// Erases up to `limit` results of jobs that ended longer than `age` ago;
-/// returns how many.
+/// Jobs whose results one run erases.
+const JOBS: i64 = 250;
+
+/// Erases up to `limit` results of jobs that ended longer than `age` ago, and
+/// marks the files of their answers and errors deleted unless an open job reads
+/// them; returns how many results, and the files, whose content the caller
+/// erases before it commits.
 pub async fn expire_results(
     tx: &mut SystemTx,
     tenant: TenantId,
     age: Duration,
     limit: i64,
     now: Timestamp,
-) -> Result<u64, StoreError> {
-    let before = OffsetDateTime::from(now - age);
+) -> Result<(u64, Vec<FileId>), StoreError> {
+    let (before, now) = (OffsetDateTime::from(now - age), OffsetDateTime::from(now));
     let jobs = query_scalar!(
         "SELECT id FROM jobs WHERE tenant_id = $1 AND ended_at < $2 AND results_erased_at IS NULL
-         ORDER BY ended_at LIMIT 1000",
+         ORDER BY ended_at LIMIT $3",
         tenant.0,
         before,
+        JOBS,
     )
     .fetch_all(tx.conn())
     .await?;
+    let files = query_scalar!(
+        "UPDATE files SET deleted_at = $3 WHERE tenant_id = $1 AND id IN (
+             SELECT f.id FROM jobs j JOIN files f
+               ON f.tenant_id = j.tenant_id AND f.id IN (j.output_file_id, j.error_file_id)
+             WHERE j.tenant_id = $1 AND j.id = ANY($2) AND f.deleted_at IS NULL
+               AND NOT EXISTS (SELECT FROM jobs open
+                   WHERE open.tenant_id = f.tenant_id AND open.input_file_id = f.id AND open.ended_at IS NULL)
+             FOR UPDATE OF f SKIP LOCKED)
+         RETURNING id",
+        tenant.0,
+        &jobs,
+        now,
+    )
+    .fetch_all(tx.conn())
+    .await?;
+    spare_read(tx, tenant, &files).await?;
     let erased = query!(
         "DELETE FROM results WHERE tenant_id = $1 AND (job_id, line) IN (
              SELECT job_id, line FROM results WHERE tenant_id = $1 AND job_id = ANY($2) LIMIT $3)",
@@ -91,12 +120,14 @@ pub async fn expire_results(
     .rows_affected();
     query!(
         "UPDATE jobs j SET results_erased_at = $3 WHERE tenant_id = $1 AND id = ANY($2)
-           AND NOT EXISTS (SELECT FROM results r WHERE r.tenant_id = j.tenant_id AND r.job_id = j.id)",
+           AND NOT EXISTS (SELECT FROM results r WHERE r.tenant_id = j.tenant_id AND r.job_id = j.id)
+           AND NOT EXISTS (SELECT FROM files f WHERE f.tenant_id = j.tenant_id
+               AND f.id IN (j.output_file_id, j.error_file_id) AND f.deleted_at IS NULL)",
         tenant.0,
         &jobs,
-        OffsetDateTime::from(now),
+        now,
     )
     .execute(tx.conn())
     .await?;
-    Ok(erased)
+    Ok((erased, files.into_iter().map(FileId).collect()))
 }

@@ -287,12 +287,88 @@ async fn a_person_signs_in_and_is_kept_as_their_groups_say() {
     assert_eq!(p.callback(&stranger, back.as_str()).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(Platform::session(&stranger), None);
 
+    // Each refusal is in the ministry's audit log, and the session says where it was opened.
+    let refused = "SELECT detail->>'reason' AS reason, detail->>'login' AS login, detail->>'address' AS address,
+            tenant_id IS NOT NULL AS ours FROM audit_events
+        WHERE action = 'create_session' AND verdict = 'denied' AND object LIKE 'identity_provider:%' ORDER BY id";
+    let refused = rows(&mut su, refused).await.unwrap();
+    let text = |row: &sqlx::postgres::PgRow, column| sqlx::Row::get::<Option<String>, _>(row, column);
+    let whys: Vec<String> = refused.iter().map(|row| text(row, "reason").unwrap()).collect();
+    assert!(whys.iter().any(|why| why.contains("your groups")), "{whys:?}");
+    assert!(whys.iter().any(|why| why.contains("disabled")), "{whys:?}");
+    assert!(whys.last().unwrap().contains("not under way"), "{whys:?}");
+    assert!(refused.iter().all(|row| sqlx::Row::get(row, "ours")));
+    assert!(refused.iter().all(|row| text(row, "address").as_deref() == Some("127.0.0.1")));
+    assert!(text(&refused[0], "login").is_some() && text(refused.last().unwrap(), "login").is_none());
+    let unplaced = "SELECT count(*) FROM sessions s JOIN principals p ON p.id = s.principal_id
+        WHERE p.provider_id IS NOT NULL AND s.address IS DISTINCT FROM '127.0.0.1'";
+    assert_eq!(p.system.db.count(unplaced).await, 0);
+
+    // Guesses without end from one address are not worth a record each.
+    for _ in 0..60 {
+        p.callback(&stranger, back.as_str()).await;
+    }
+    assert_eq!(p.callback(&stranger, back.as_str()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    p.pass(std::time::Duration::from_secs(60));
+
     // Where the provider is down, that is what people hear.
     let login = format!("{}{}", p.url, provider["login_path"].as_str().unwrap());
     id.stop().await;
     assert_eq!(browser.get(&login).await.status(), StatusCode::SERVICE_UNAVAILABLE);
     let nobody = format!("{}/auth/01890000-0000-7000-8000-000000000000/login", p.url);
     assert_eq!(browser.get(&nobody).await.status(), StatusCode::NOT_FOUND);
+    p.system.stop().await;
+}
+
+#[tokio::test]
+async fn a_sign_in_page_sees_providers_and_not_which_ministries_there_are() {
+    let p = Platform::start().await;
+    for slug in ["interior", "justice"] {
+        p.tenant(slug).await;
+    }
+    let mut new = registration("https://id.interior.example/realms/a");
+    new["label"] = json!("Staff of the Interior");
+    let made = p.provider("interior", new).await;
+    let platform = json!({"name": "ops", "issuer": "https://id.platform.example", "client_id": CLIENT});
+    p.ok(Method::POST, "/api/v1/identity-providers", &p.admin, Some(platform)).await;
+
+    let get = async |query: &str| {
+        let answer =
+            p.system.http.get(format!("{}/api/v1/sign-in/providers{query}", p.url)).send().await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    };
+    let items = async |query: &str| {
+        let (status, text) = get(query).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        serde_json::from_str::<Value>(&text).unwrap()["items"].take()
+    };
+    let shown = json!([
+        {"name": "ours", "label": "Staff of the Interior", "login_path": made["login_path"]},
+    ]);
+    assert_eq!(items("?tenant=interior").await, shown);
+    let ours = items("").await;
+    assert_eq!((&ours[0]["name"], &ours[0]["label"]), (&json!("ops"), &json!("ops")), "{ours}");
+    assert_eq!(ours.as_array().unwrap().len(), 1);
+    // A ministry without providers, and one that never was.
+    assert_eq!(get("?tenant=justice").await, get("?tenant=atlantis").await);
+    assert_eq!(items("?tenant=justice").await, json!([]));
+
+    let at = format!("{}?tenant=interior", path_of(&made));
+    let renamed = p.ok(Method::PATCH, &at, &p.admin, Some(json!({"label": ""}))).await;
+    assert_eq!(renamed["label"], "ours");
+    p.ok(Method::PATCH, &at, &p.admin, Some(json!({"enabled": false}))).await;
+    assert_eq!(items("?tenant=interior").await, json!([]));
+
+    // An address has 600 requests a minute.
+    let mut refused = false;
+    for _ in 0..40 {
+        let answers = futures_util::future::join_all((0..50).map(|_| get(""))).await;
+        refused = answers.iter().any(|(status, _)| *status == StatusCode::TOO_MANY_REQUESTS);
+        if refused {
+            break;
+        }
+    }
+    assert!(refused);
     p.system.stop().await;
 }
 
@@ -383,6 +459,13 @@ async fn a_ministry_is_federated_by_the_command_line_alone() {
     assert!(ok(&["list"]).await.contains(&id.url));
     assert!(ok(&["check", "staff"]).await.contains("yes"));
     assert_eq!(p.me(&id.token("anna", &["chiefs"])).await.1["role"], "tenant_admin");
+    // The provider's token in a file, where a key would be.
+    let token = file("token", &id.token("anna", &["chiefs"]));
+    let mut command = tokio::process::Command::new(tests::installation::program());
+    command.current_dir(dir.path()).args(["audit", "list", "--server", &p.url, "--key-file", &token]);
+    let done = command.output().await.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("create_identity_provider"));
     let desk = ["update", "staff", "--map", "desk=user@sandbox", "--map", "chiefs=viewer"];
     assert!(ok(&desk).await.contains("desk is user in sandbox"));
     assert_eq!(p.me(&id.token("anna", &["chiefs"])).await.1["role"], "viewer");

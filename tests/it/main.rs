@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 mod batches;
+mod bounds;
 mod catalogue;
+mod closing;
 mod conformance;
 mod fleet;
 mod idempotency;
@@ -13,6 +15,8 @@ mod inference;
 mod isolation;
 mod keycloak;
 mod matrix;
+mod operator;
 mod placement;
+mod secrecy;
 mod sign_in;
 mod up;

@@ -70,6 +70,11 @@ impl Database {
             .expect("the owner logs in")
     }
 
+    /// What processes are given as the URL of their database.
+    pub fn url(&self) -> String {
+        role_url("chancery_app", APP_PASSWORD, &self.name)
+    }
+
     /// A store of its own, with that many connections.
     pub async fn connect(&self, connections: u32) -> Store {
         Store::connect(&role_url("chancery_app", APP_PASSWORD, &self.name), connections)

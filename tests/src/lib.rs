@@ -11,6 +11,7 @@ pub mod interleaving;
 pub mod issuer;
 pub mod keycloak;
 pub mod ministries;
+pub mod process;
 pub mod python;
 pub mod schemathesis;
 pub mod stage;

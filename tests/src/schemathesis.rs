@@ -23,6 +23,8 @@ pub struct Campaign {
     pub password: String,
     /// Values that exist, by parameter: `path.endpoint`, `query.tenant`, `body.model`.
     pub existing: BTreeMap<&'static str, Vec<String>>,
+    /// Requests that succeed, by operation: parameters by name, and `body`.
+    pub examples: Value,
     /// Cases of each operation, in each phase.
     pub cases: u32,
     /// The same seed makes the same cases.
@@ -87,6 +89,7 @@ pub async fn run(campaign: &Campaign, document: &Value, dir: &Path) -> Outcome {
         .args(&campaign.arguments)
         .env("SCHEMATHESIS_HOOKS", "conformance_hooks")
         .env("PYTHONPATH", PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("python"))
+        .env("CONFORMANCE_EXAMPLES", campaign.examples.to_string())
         .env("CONFORMANCE_LOGIN", &campaign.login)
         .env("CONFORMANCE_PASSWORD", &campaign.password)
         .current_dir(dir)

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::project::Project;
 use crate::steps::{Outcome, Steps};
-use crate::{deny, generate, portal, process};
+use crate::{deny, generate, migrations, portal, process};
 
 /// What clippy is told; equal everywhere, so that its results are shared.
 pub const CLIPPY: [&str; 4] = ["clippy", "--workspace", "--all-targets", "--locked"];
@@ -19,6 +19,7 @@ pub fn run(project: &Project) -> Result<()> {
 /// Every check, as steps.
 pub fn all(project: &Project, steps: &mut Steps) {
     steps.run("format", || passed(process::run(project.cargo().args(["fmt", "--all", "--check"]))));
+    steps.run("migrations", || passed(migrations::check(project)));
     steps.run("generated files", || passed(generate::check(project)));
     steps.run("clippy", || passed(process::run(project.cargo().args(CLIPPY).args(DENY_WARNINGS))));
     steps.run("docs", || {

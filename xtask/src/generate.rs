@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::project::Project;
-use crate::{process, sqlx};
+use crate::{migrations, process, sqlx};
 
 /// A file and the arguments with which `chancery` prints it.
 const PRINTED: [(&str, &[&str]); 2] =
@@ -29,7 +29,11 @@ enum Mode {
 }
 
 pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
-    if arguments.check { check(project) } else { all(project, Mode::Write) }
+    if arguments.check {
+        return check(project);
+    }
+    migrations::list(project)?;
+    all(project, Mode::Write)
 }
 
 /// Fails if a generated file is not what would be generated.

@@ -7,6 +7,7 @@ mod check;
 mod deny;
 mod generate;
 mod keycloak;
+mod migrations;
 mod model;
 mod portal;
 mod process;

@@ -7,18 +7,15 @@ use anyhow::Result;
 use crate::project::Project;
 use crate::{process, up};
 
-/// Operations of the full form.
-const OPERATIONS: u64 = 1_000_000;
-
 #[derive(clap::Args)]
 pub struct Arguments {
     /// What to run
     #[arg(value_enum)]
     name: Name,
-    /// How many operations
-    #[arg(long, default_value_t = OPERATIONS)]
-    operations: u64,
-    /// The seed of a run to repeat [default: a new one, printed]
+    /// How many operations, or things to make [default: 1,000,000 and 10,000]
+    #[arg(long)]
+    operations: Option<u64>,
+    /// The seed of a run of `isolation` to repeat [default: a new one, printed]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -27,6 +24,8 @@ pub struct Arguments {
 enum Name {
     /// Two tenants on two connections, with operations abandoned and connections ended
     Isolation,
+    /// Each thing asked for twenty times at once, while the API is killed and connections end
+    Idempotency,
 }
 
 impl Name {
@@ -34,17 +33,29 @@ impl Name {
     fn test(self) -> &'static str {
         match self {
             Self::Isolation => "isolation::interleaved_operations_stay_with_their_tenant",
+            Self::Idempotency => "idempotency::what_is_sent_twenty_times_is_made_once_whatever_breaks",
+        }
+    }
+
+    /// The variable that sets its length, and the full form's.
+    fn length(self) -> (&'static str, u64) {
+        match self {
+            Self::Isolation => ("CHANCERY_SOAK_OPERATIONS", 1_000_000),
+            Self::Idempotency => ("CHANCERY_TEST_IDEMPOTENT_THINGS", 10_000),
         }
     }
 }
 
 pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
     let postgres = up::ensure_postgres(project)?;
+    process::run(project.cargo().args(["build", "--locked", "--package", "chancery"]))?;
     let mut command = project.cargo();
     command.args(["test", "--locked", "--package", "tests", "--test", "it", "--"]);
     command.args(["--exact", arguments.name.test(), "--nocapture"]);
     command.env(postgres::BIN_VARIABLE, postgres.dir());
-    command.env("CHANCERY_SOAK_OPERATIONS", arguments.operations.to_string());
+    command.env("CHANCERY_BIN", project.target("debug/chancery"));
+    let (variable, full) = arguments.name.length();
+    command.env(variable, arguments.operations.unwrap_or(full).to_string());
     if let Some(seed) = arguments.seed {
         command.env("CHANCERY_SOAK_SEED", seed.to_string());
     }

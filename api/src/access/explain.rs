@@ -28,6 +28,12 @@ pub(super) fn refusal(app: &App, access: &Access) -> String {
         [policy] if policy == "a-new-password-comes-first" => {
             "choose a new password first: POST /api/v1/me/password".to_owned()
         }
+        policies if policies.iter().any(|id| id == "suspended-tenants-begin-nothing") => {
+            format!("the tenant is suspended: what runs goes on, but {operation} would begin something new")
+        }
+        policies if policies.iter().any(|id| id == "deleting-tenants-are-closed") => {
+            format!("the tenant is being deleted, which ends {operation}")
+        }
         policies
             if policies
                 .iter()

@@ -66,7 +66,7 @@ pub struct Policies {
     set: Arc<PolicySet>,
     actions: BTreeMap<String, Action>,
     types: Types,
-    version: String,
+    version: Arc<str>,
     digest: [u8; 32],
     authorizer: Authorizer,
     memory: Memory,
@@ -170,7 +170,7 @@ impl Policies {
             digest.update(text.as_bytes());
         }
         let digest = digest.finalize().into();
-        let version = hex::encode(digest)[..VERSION_DIGITS].to_owned();
+        let version = hex::encode(digest)[..VERSION_DIGITS].into();
         let types = Types::new()?;
         let actions = actions(&schema, &types)?;
         let authorizer = Authorizer::new();
@@ -222,11 +222,7 @@ impl Policies {
 
     /// The policies where no tenant adds restrictions.
     pub fn of_platform(&self) -> TenantPolicies {
-        TenantPolicies {
-            set: Arc::clone(&self.set),
-            version: self.version.as_str().into(),
-            digest: self.digest,
-        }
+        TenantPolicies { set: Arc::clone(&self.set), version: Arc::clone(&self.version), digest: self.digest }
     }
 
     /// The policies of a tenant with its restrictions. One that cannot be read

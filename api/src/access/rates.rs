@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,17 +11,22 @@ use domain::principals::{Caller, Credential};
 use domain::{ProjectId, Timestamp};
 use uuid::Uuid;
 
+use crate::passwords::network;
 use crate::problem::{ApiError, Result};
 
 /// Callers remembered at once.
 const MAX_CALLERS: usize = 100_000;
+/// Requests a minute from one address to what needs no credential and asks the
+/// database. A ministry may have one address.
+const PUBLIC_PER_MINUTE: u32 = 600;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Rates of callers, by account or key, and of projects.
+/// Rates of callers, by account or key, of projects, and of addresses.
 #[derive(Debug, Default)]
 pub struct Rates {
     callers: Limiter<Uuid>,
     projects: Limiter<ProjectId>,
+    addresses: Limiter<IpAddr>,
 }
 
 impl Rates {
@@ -44,6 +50,16 @@ impl Rates {
         self.projects.check(project, per_minute, now).map_err(|wait| ApiError::TooManyRequests {
             retry_after_secs: wait.as_secs() + 1,
             detail: format!("more than the {per_minute} requests a minute that the project may send"),
+        })
+    }
+
+    /// Counts a request that comes without a credential.
+    pub(crate) fn check_address(&self, address: IpAddr, now: Timestamp) -> Result<()> {
+        self.addresses.check(network(address), PUBLIC_PER_MINUTE, now).map_err(|wait| {
+            ApiError::TooManyRequests {
+                retry_after_secs: wait.as_secs() + 1,
+                detail: format!("more than {PUBLIC_PER_MINUTE} requests a minute from your address"),
+            }
         })
     }
 }

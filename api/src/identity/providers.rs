@@ -17,13 +17,13 @@ use store::identity::{EndedSession, NewProvider, ProviderChange};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{SECRET_PURPOSE, backchannel_path, callback_path};
+use super::{SECRET_PURPOSE, backchannel_path, callback_path, login_path};
 use crate::access::{Change, IfMatch, Scope, Tagged, TenantParam};
 use crate::cursor::Page;
 use crate::extract::{Json, Path};
 use crate::problem::{ApiError, Result};
-use crate::seal;
 use crate::state::App;
+use crate::{fields, seal};
 
 /// Bytes of a client's secret.
 const MAX_SECRET_BYTES: usize = 1024;
@@ -53,7 +53,7 @@ impl From<IdentityProvider> for ShownProvider {
         Self {
             callback_path: callback_path(provider.id),
             backchannel_logout_path: backchannel_path(provider.id),
-            login_path: format!("/auth/{}/login", provider.id),
+            login_path: login_path(provider.id),
             provider,
         }
     }
@@ -65,6 +65,9 @@ impl From<IdentityProvider> for ShownProvider {
 struct CreateIdentityProvider {
     /// Short name, unique in the tenant.
     name: Slug,
+    /// What a sign-in page calls it, for all to read. Default: the short name.
+    #[serde(default)]
+    label: Option<String>,
     /// Its issuer exactly as its tokens write it, e.g. `https://id.interior.example/realms/interior`.
     issuer: IssuerUrl,
     /// The name this installation has there.
@@ -92,6 +95,8 @@ struct CreateIdentityProvider {
 #[derive(Default, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 struct UpdateIdentityProvider {
+    /// What a sign-in page calls it, for all to read; empty for the short name.
+    label: Option<String>,
     /// The name this installation has there.
     client_id: Option<String>,
     /// What proves to it who asks; empty for a public client from now on.
@@ -147,6 +152,7 @@ async fn create_identity_provider(
     State(app): State<App>,
     Json(new): Json<CreateIdentityProvider>,
 ) -> Result<Response> {
+    let label = new.label.as_deref().map(|label| fields::name("label", label)).transpose()?;
     let audience = new.audience.as_deref().unwrap_or(&new.client_id);
     let algorithms = new.algorithms.unwrap_or_else(|| vec![SigningAlgorithm::RS256]);
     let groups_claim = new.groups_claim.as_deref().unwrap_or("groups");
@@ -171,6 +177,7 @@ async fn create_identity_provider(
         id,
         tenant: scope.tenant,
         name: &new.name,
+        label: label.as_deref().unwrap_or_default(),
         issuer: &new.issuer,
         client_id: &new.client_id,
         client_secret: secret.as_deref(),
@@ -188,7 +195,7 @@ async fn create_identity_provider(
 /// What the audit log keeps of a provider: everything but its secret.
 fn settings_of(provider: &IdentityProvider) -> serde_json::Value {
     json!({
-        "name": provider.name, "issuer": provider.issuer, "client_id": provider.client_id,
+        "name": provider.name, "label": provider.label, "issuer": provider.issuer, "client_id": provider.client_id,
         "audience": provider.audience, "algorithms": provider.algorithms,
         "groups_claim": provider.groups_claim, "mappings": provider.mappings, "enabled": provider.enabled,
     })
@@ -222,6 +229,10 @@ async fn update_identity_provider(
     IfMatch(expected): IfMatch,
     Json(new): Json<UpdateIdentityProvider>,
 ) -> Result<Response> {
+    let label = match new.label.as_deref() {
+        Some(label) if !label.is_empty() => Some(fields::name("label", label)?),
+        label => label.map(str::to_owned),
+    };
     new.client_id.as_deref().map(check_client_id).transpose().map_err(wrong("client_id"))?;
     new.audience.as_deref().map(check_client_id).transpose().map_err(wrong("audience"))?;
     new.algorithms.as_deref().map(check_algorithms).transpose().map_err(wrong("algorithms"))?;
@@ -232,6 +243,7 @@ async fn update_identity_provider(
         Some(secret) => Some(Some(sealed(&app, id, secret)?)),
     };
     let settings = ProviderChange {
+        label: label.as_deref(),
         client_id: new.client_id.as_deref(),
         client_secret: secret.as_ref().map(Option::as_deref),
         audience: new.audience.as_deref(),

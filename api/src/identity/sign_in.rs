@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{COOKIE, HOST, LOCATION, SET_COOKIE, USER_AGENT};
+use axum::http::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use domain::ProviderId;
+use domain::audit::{AuditEvent, Verdict};
 use domain::identity::{grant, is_loopback_host};
 use domain::keys::{CredentialKind, mint};
 use domain::principals::Credential;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
+use store::StoreError;
 use store::identity::{Arrival, Arrived};
 use store::sessions::NewSession;
 use utoipa_axum::router::OpenApiRouter;
@@ -23,12 +26,11 @@ use crate::extract::{Path, Query};
 use crate::oidc::login::{Answer, LOGIN_COOKIE, LOGIN_LIFE, LoginError};
 use crate::problem::{ApiError, Result, chain};
 use crate::seal;
+use crate::sessions::Client;
 use crate::state::App;
 
 /// The cookie that holds a session.
 const SESSION_COOKIE: &str = "__Host-chancery-session";
-/// Characters of a program's name that a session keeps.
-const MAX_USER_AGENT_CHARS: usize = 200;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -53,8 +55,10 @@ async fn start_sign_in(
     State(app): State<App>,
     Path(id): Path<ProviderId>,
     Query(destination): Query<Destination>,
+    client: Client,
     headers: HeaderMap,
 ) -> Result<Response> {
+    app.rates.check_address(client.address, app.clock.now())?;
     let relying = Relying::on(&app, id, &own_url(&app, &headers)?).await?;
     let return_to = destination.return_to.as_deref().unwrap_or("/");
     let begun =
@@ -69,18 +73,21 @@ async fn start_sign_in(
     responses((status = 303, description = "To where the person wanted to go, with a session")))]
 async fn finish_sign_in(
     State(app): State<App>,
+    client: Client,
     Path(id): Path<ProviderId>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let done = match sign_in(&app, id, query.as_deref().unwrap_or_default(), &headers).await {
+    let done = match sign_in(&app, id, query.as_deref().unwrap_or_default(), &client, &headers).await {
         Ok((return_to, session)) => {
             metrics::counter!("chancery_sign_ins_total", "result" => "allowed").increment(1);
             go(&return_to, &[cookie(LOGIN_COOKIE, "", Duration::ZERO), session])
         }
-        Err(e) => {
+        Err(failed) => {
             metrics::counter!("chancery_sign_ins_total", "result" => "refused").increment(1);
-            let mut response = e.into_response();
+            let recorded = record_refused(&app, id, &failed, &client).await;
+            // What cannot be recorded is not answered as if it were.
+            let mut response = recorded.map_or_else(ApiError::from, |()| failed.why).into_response();
             // An answer counts once, also one that was refused.
             if let Ok(gone) = HeaderValue::try_from(cookie(LOGIN_COOKIE, "", Duration::ZERO)) {
                 response.headers_mut().append(SET_COOKIE, gone);
@@ -91,11 +98,64 @@ async fn finish_sign_in(
     done.unwrap_or_else(IntoResponse::into_response)
 }
 
+/// A sign-in that came to nothing.
+struct Failed {
+    why: ApiError,
+    /// Who it was, where the provider said so.
+    login: Option<String>,
+}
+
+impl From<ApiError> for Failed {
+    fn from(why: ApiError) -> Self {
+        Self { why, login: None }
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(e: StoreError) -> Self {
+        ApiError::from(e).into()
+    }
+}
+
+/// A refused sign-in is in the audit log of the provider's tenant. Where the
+/// provider or something of ours is broken, nobody was refused.
+async fn record_refused(
+    app: &App,
+    id: ProviderId,
+    failed: &Failed,
+    client: &Client,
+) -> Result<(), StoreError> {
+    if !matches!(failed.why, ApiError::Malformed(_) | ApiError::Unauthorized(_) | ApiError::Forbidden(_)) {
+        return Ok(());
+    }
+    let now = app.clock.now();
+    app.sign_ins.failed(client.address, now);
+    let mut tx = app.store.system().await?;
+    let Some(provider) = store::identity::in_use(&mut tx, id).await? else { return Ok(()) };
+    let object = format!("identity_provider:{id}");
+    let event = AuditEvent {
+        verdict: Verdict::Denied,
+        detail: json!({
+            "address": client.address, "reason": failed.why.to_string(), "login": failed.login,
+        }),
+        ..store::audit::allowed(provider.tenant_id, now, "anonymous", "create_session", object)
+    };
+    store::audit::record(&mut tx, &event).await?;
+    tx.commit().await
+}
+
 /// Where the person goes, and the cookie of the new session.
-async fn sign_in(app: &App, id: ProviderId, query: &str, headers: &HeaderMap) -> Result<(String, String)> {
+async fn sign_in(
+    app: &App,
+    id: ProviderId,
+    query: &str,
+    client: &Client,
+    headers: &HeaderMap,
+) -> Result<(String, String), Failed> {
+    let now = app.clock.now();
+    app.sign_ins.check(client.address, now)?;
     let answer: Answer = form(query.as_bytes())?;
     let relying = Relying::on(app, id, &own_url(app, headers)?).await?;
-    let now = app.clock.now();
     let pending = cookie_value(headers, LOGIN_COOKIE);
     let arrived = relying.client(app).finish(pending, &answer, now).await.map_err(|e| told(&e))?;
     let provider = &relying.provider;
@@ -108,35 +168,35 @@ async fn sign_in(app: &App, id: ProviderId, query: &str, headers: &HeaderMap) ->
         grant: grant.as_ref(),
         follow: true,
     };
+    let refused = |why: &str| Failed {
+        why: ApiError::Forbidden(why.to_owned()),
+        login: Some(arrived.person.login.clone()),
+    };
     let mut tx = app.store.system().await?;
     let account = match store::identity::arrive(&mut tx, &arrival, now).await? {
         Arrived::Account(account) => account,
         Arrived::Disabled => {
             tracing::info!(provider.id = %id, "A person with a disabled account tried to sign in");
-            return Err(ApiError::Forbidden("the account is disabled; ask your administrator".to_owned()));
+            return Err(refused("the account is disabled; ask your administrator"));
         }
         Arrived::Nothing => {
             tx.commit().await?;
             tracing::info!(provider.id = %id, "A person whose groups give nothing tried to sign in");
-            return Err(ApiError::Forbidden(
-                "your groups at the identity provider give no access here; ask your administrator".to_owned(),
+            return Err(refused(
+                "your groups at the identity provider give no access here; ask your administrator",
             ));
         }
     };
     let token = mint(CredentialKind::Session, app.random());
     let life = Duration::from_secs(app.settings.session_ttl_secs);
     store::sessions::prune(&mut tx, account, now).await?;
-    let user_agent: Option<String> = headers
-        .get(USER_AGENT)
-        .and_then(|value| value.to_str().ok())
-        .map(|text| text.chars().take(MAX_USER_AGENT_CHARS).collect());
     let session = NewSession {
         principal: account,
         hash: &app.pepper.hash(&token),
         expires_at: now + life,
         one_time_code: false,
-        address: None,
-        user_agent: user_agent.as_deref(),
+        address: Some(&client.address.to_string()),
+        user_agent: client.user_agent.as_deref(),
     };
     let session = store::sessions::create(&mut tx, session, now).await?;
     let id_token = seal::seal(&app.pepper, ID_TOKEN_PURPOSE, session.as_bytes(), arrived.id_token.as_bytes());

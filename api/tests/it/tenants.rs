@@ -237,6 +237,13 @@ async fn an_export_has_all_and_no_secret() {
     api.get(path, &admin).await.expect(403);
     api.get(path, &tenant.developer).await.expect(403);
     api.get(path, &other.admin).await.expect(404);
+    // Who was refused is in the log of its own tenant; the platform's people are in that of the ministry.
+    for (token, denied) in [(&tenant.admin, 2), (&other.admin, 1)] {
+        let events = api.get("/api/v1/audit?limit=200", token).await.expect(200);
+        let events = events["items"].as_array().unwrap().iter();
+        let refused = events.filter(|e| e["action"] == "export_tenant" && e["verdict"] == "denied");
+        assert_eq!(refused.count(), denied);
+    }
     api.call(Method::PATCH, "/api/v1/tenants/interior", &admin, Some(json!({ "status": "suspended" })))
         .await
         .expect(200);

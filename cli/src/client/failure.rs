@@ -66,6 +66,10 @@ fn detail(status: StatusCode, body: &Value) -> String {
         _ => {
             // What HTTP calls a parameter is an option here.
             let said = said.replace("?tenant=SLUG", "--tenant SLUG").replace("?tenant", "--tenant");
+            let said = said.replace(
+                "POST /api/v1/me/password",
+                "`chancery accounts change-password --new-password-file FILE`",
+            );
             match body["field"].as_str() {
                 // "must be …" says of what only in the field; whole sentences stand alone.
                 Some(field) if !said.contains(field) && !said.starts_with("the ") => {

@@ -65,6 +65,9 @@ pub enum IdentityProvidersCommand {
 /// Settings of an identity provider.
 #[derive(Args, Debug)]
 pub struct Settings {
+    /// What a sign-in page calls it, for all to read [default: the short name].
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
     /// The name this installation has there.
     #[arg(long, value_name = "NAME")]
     client_id: Option<String>,
@@ -92,6 +95,7 @@ impl Settings {
         let secret = self.client_secret_file.as_deref().map(files::read_secret).transpose()?;
         let algorithms = (!self.algorithms.is_empty()).then_some(&self.algorithms);
         let fields = [
+            ("label", json!(self.label)),
             ("client_id", json!(self.client_id)),
             ("client_secret", json!(secret)),
             ("audience", json!(self.audience)),
@@ -225,6 +229,7 @@ fn fields(shown: &Shown) -> Vec<(&'static str, String)> {
     let algorithms: Vec<_> = provider.algorithms.iter().map(ToString::to_string).collect();
     let mut fields = vec![
         ("name", provider.name.to_string()),
+        ("label", provider.label.clone()),
         ("id", provider.id.to_string()),
         ("issuer", provider.issuer.to_string()),
         ("client", provider.client_id.clone()),

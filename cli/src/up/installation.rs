@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use domain::Clock;
 use domain::keys::{CredentialKind, mint};
-use rand::TryRng;
-use rand::rngs::SysRng;
 use store::Store;
 
 use super::console::Console;
@@ -17,8 +15,8 @@ use super::{ports, sample};
 use crate::args::UpOptions;
 use crate::client::settings::CLIENT_FILE;
 use crate::config::{ClientSettings, Config};
-use crate::files;
 use crate::roles::Role;
+use crate::{files, random};
 
 /// Who may do everything.
 pub const ADMIN: &str = "admin@localhost";
@@ -136,10 +134,4 @@ fn ensure_secret(path: &Path, make: impl FnOnce() -> Result<String>) -> Result<S
     let secret = make()?;
     files::write_private(path, &format!("{secret}\n"))?;
     Ok(secret)
-}
-
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    SysRng.try_fill_bytes(&mut bytes).context("the operating system gives no random numbers")?;
-    Ok(bytes)
 }

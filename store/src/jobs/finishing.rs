@@ -100,18 +100,22 @@ pub struct EndingJob {
     pub state: JobState,
     /// How far it got.
     pub lines: LineCounts,
+    /// Whether its results become files; not of a tenant that is being deleted,
+    /// which gets nothing new.
+    pub keeps_files: bool,
 }
 
 /// Jobs whose files are to be assembled: every line has ended, or they were
 /// asked to stop and nothing is leased.
 pub async fn ending(tx: &mut SystemTx, limit: i64) -> Result<Vec<EndingJob>, StoreError> {
     let rows = query!(
-        "SELECT j.id, j.tenant_id, j.project_id, j.state, j.total_lines, j.completed_lines, j.failed_lines
-         FROM jobs j
+        r#"SELECT j.id, j.tenant_id, j.project_id, j.state, j.total_lines, j.completed_lines, j.failed_lines,
+             t.status IN ('active', 'suspended') AS "keeps_files!"
+         FROM jobs j JOIN tenants t ON t.id = j.tenant_id
          WHERE j.ended_at IS NULL AND (j.state = 'finalizing' OR (j.state = 'cancelling' AND NOT EXISTS (
              SELECT FROM job_chunks c
              WHERE c.tenant_id = j.tenant_id AND c.job_id = j.id AND c.state = 'leased')))
-         ORDER BY j.created_at LIMIT $1",
+         ORDER BY j.created_at LIMIT $1"#,
         limit,
     )
     .fetch_all(tx.conn())
@@ -129,6 +133,7 @@ pub async fn ending(tx: &mut SystemTx, limit: i64) -> Result<Vec<EndingJob>, Sto
                     completed: row.completed_lines.unsigned_abs(),
                     failed: row.failed_lines.unsigned_abs(),
                 },
+                keeps_files: row.keeps_files,
             })
         })
         .collect()

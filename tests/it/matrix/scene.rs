@@ -12,8 +12,8 @@ use tests::ministries::Platform;
 use uuid::Uuid;
 
 /// What nothing has as its identifier, and what nothing has as its name.
-const NO_ID: &str = "00000000-0000-7000-8000-000000000000";
-const NO_NAME: &str = "nothing-has-this-name";
+pub const NO_ID: &str = "00000000-0000-7000-8000-000000000000";
+pub const NO_NAME: &str = "nothing-has-this-name";
 
 /// Where a caller stands to the ministry whose objects are asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Scene {
         drop(worker);
         let catalogue = scene.admin(Method::POST, "/api/v1/models", json!({"name": "small"})).await;
         drop(catalogue);
-        scene.upload_model().await;
+        scene.upload_model("small", &scene.platform.admin).await;
         let mut admins = Vec::new();
         for slug in ["interior", "health"] {
             admins.push(scene.platform.tenant(slug).await);
@@ -79,13 +79,22 @@ impl Scene {
         scene
     }
 
+    /// With a model that is the ministry's own.
+    pub async fn with_secrets() -> Self {
+        let scene = Self::new().await;
+        let secret = json!({"name": "secret"});
+        scene.platform.ok(Method::POST, "/api/v1/models", &scene.observer, Some(secret)).await;
+        scene.upload_model("secret", &scene.observer).await;
+        scene
+    }
+
     async fn admin(&self, method: Method, path: &str, body: Value) -> Value {
         self.platform.ok(method, path, &self.platform.admin, Some(body)).await
     }
 
-    async fn upload_model(&self) {
-        let url = format!("{}/api/v1/models/small/versions/upload?filename=small.gguf", self.platform.url);
-        let request = self.platform.system.http.post(url).bearer_auth(&self.platform.admin);
+    async fn upload_model(&self, name: &str, token: &str) {
+        let url = format!("{}/api/v1/models/{name}/versions/upload?filename={name}.gguf", self.platform.url);
+        let request = self.platform.system.http.post(url).bearer_auth(token);
         let answer = request.header("idempotency-key", "model").body("GGUF weights").send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::CREATED, "{:?}", answer.text().await);
     }
@@ -264,21 +273,28 @@ impl Scene {
     /// A route with its parameters filled in: objects of `interior` that are
     /// there, or that are not.
     pub fn path(&self, route: &str, real: bool) -> String {
+        self.path_of(route, |parameter| self.object(parameter, real || parameter == "tenant"))
+    }
+
+    /// A route with its parameters filled in by this.
+    pub fn path_of(&self, route: &str, object: impl Fn(&str) -> String) -> String {
         let fill = |segment: &str| match segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
             None => segment.to_owned(),
-            Some(parameter) => {
-                let object = self.objects.get(parameter);
-                let object =
-                    object.unwrap_or_else(|| panic!("the scene has no {parameter}: add it for {route}"));
-                match (real || parameter == "tenant", object.parse::<Uuid>()) {
-                    (true, _) => object.clone(),
-                    (false, Ok(_)) => NO_ID.to_owned(),
-                    (false, Err(_)) => NO_NAME.to_owned(),
-                }
-            }
+            Some(parameter) => object(parameter),
         };
         let path = route.split('/').map(fill).collect::<Vec<_>>().join("/");
         if path.starts_with("/api/v1/") && path.ends_with("/access") { path + "?action=get_me" } else { path }
+    }
+
+    /// What a parameter names: something that is there, or something that is not.
+    pub fn object(&self, parameter: &str, real: bool) -> String {
+        let object = self.objects.get(parameter);
+        let object = object.unwrap_or_else(|| panic!("the scene has no {parameter}: add it"));
+        match (real, object.parse::<Uuid>()) {
+            (true, _) => object.clone(),
+            (false, Ok(_)) => NO_ID.to_owned(),
+            (false, Err(_)) => NO_NAME.to_owned(),
+        }
     }
 
     /// A request; without the headers that the API asks of those which make or

@@ -147,6 +147,7 @@ async fn world() -> World {
         id: ProviderId::generate(),
         tenant_id: None,
         name: "interior".parse().unwrap(),
+        label: "Interior".to_owned(),
         issuer: base.parse().unwrap(),
         client_id: "chancery".to_owned(),
         audience: "chancery-api".to_owned(),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest head of an answer.
 const MAX_HEAD: usize = 16 << 10;
+const CHUNK: usize = 32 << 10;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub struct Connection {
     stream: TcpStream,
     /// Read and not yet used.
     buffer: Vec<u8>,
+    /// Where the kernel writes to; kept, for clearing it would cost more than the rest.
+    chunk: Box<[u8; CHUNK]>,
 }
 
 impl Connection {
@@ -55,7 +58,7 @@ impl Connection {
         let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, buffer: Vec::with_capacity(64 << 10) })
+        Ok(Self { stream, buffer: Vec::with_capacity(64 << 10), chunk: Box::new([0; CHUNK]) })
     }
 
     pub fn call(&mut self, request: &Request) -> Result<Answer> {
@@ -107,13 +110,11 @@ impl Connection {
     }
 
     fn read(&mut self) -> Result<()> {
-        let filled = self.buffer.len();
-        self.buffer.resize(filled + (16 << 10), 0);
-        let count = self.stream.read(&mut self.buffer[filled..])?;
-        self.buffer.truncate(filled + count);
+        let count = self.stream.read(&mut *self.chunk)?;
         if count == 0 {
             bail!("the server closed the connection");
         }
+        self.buffer.extend_from_slice(&self.chunk[..count]);
         Ok(())
     }
 }

@@ -1,0 +1,665 @@
+//! What the planner knows, and how it is told of changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::budgets::Budgets;
+use super::entries::{Entries, Entry, Grant, Granted, LaneIx, Slot, State, TenantIx, micros};
+use super::history::Remembered;
+use super::queue::{Queue, Shape};
+use super::tree::{Ix, KeyIx};
+use super::{
+    Amount, Ask, AskError, BudgetKind, BudgetState, Hold, Holding, HoldingStanding, NodeId, NodeSpec,
+    Settings, Tree, TreeError, View, Waiting, WhyNot,
+};
+use crate::{TenantId, Timestamp, WorkloadId};
+
+/// A change that cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuotaError {
+    /// The nodes make no tree.
+    #[error("the quota tree is wrong")]
+    Tree(#[from] TreeError),
+    /// The ask is wrong.
+    #[error("the request is wrong")]
+    Ask(#[from] AskError),
+    /// It is known already.
+    #[error("workload {0} is known already; release it before it is given again")]
+    Known(WorkloadId),
+    /// The holding names an option that the ask does not have.
+    #[error("workload {0} holds what it did not ask for")]
+    Holding(WorkloadId),
+}
+
+/// Where a workload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits.
+    Pending,
+    /// Its room is promised; victims are leaving.
+    Promised,
+    /// It holds its room.
+    Admitted,
+    /// It is to leave.
+    Leaving,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Tenant {
+    pub node: Ix,
+    pub queue: Queue,
+    pub granted: Granted,
+    /// Of its own quota, what is kept for what it waits with.
+    pub kept: Vec<(KeyIx, Amount)>,
+    /// Lanes whose wait keeps quota.
+    pub keepers: u32,
+    remembered: BTreeMap<Ix, Remembered>,
+}
+
+/// A tree of cohorts, or a tenant that stands alone: nothing that happens in
+/// one concerns another.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Root {
+    /// Tenants that have something to try in this round.
+    pub active: BTreeSet<TenantIx>,
+    /// Tenants that had their turn in this round.
+    pub later: BTreeSet<TenantIx>,
+    pub parked: BTreeSet<(TenantIx, LaneIx)>,
+    /// Promised, in the order in which they were.
+    pub claims: BTreeSet<(u64, Slot)>,
+    /// Something was freed since parked lanes were looked at.
+    pub released: bool,
+    /// Something that was held is not any more.
+    pub left: bool,
+}
+
+/// The planner: the tree, the queues, and what is admitted.
+///
+/// Tell it what happens ([`enqueue`](Self::enqueue), [`release`](Self::release),
+/// [`reconfigure`](Self::reconfigure) …), then ask what to do
+/// ([`cycle`](Self::cycle)). A decision counts as done as soon as it is
+/// returned: if it cannot be carried out, take it back with `release` and, if
+/// the workload still wants, `enqueue`.
+#[derive(Clone, Debug)]
+pub struct Admissions {
+    pub(super) settings: Settings,
+    specs: Vec<NodeSpec>,
+    pub(super) tree: Tree,
+    pub(super) budgets: Budgets,
+    pub(super) entries: Entries,
+    pub(super) tenants: Vec<Tenant>,
+    tenant_index: HashMap<TenantId, TenantIx>,
+    /// By node.
+    pub(super) tenant_at: Vec<Option<TenantIx>>,
+    pub(super) roots: BTreeMap<Ix, Root>,
+    pub(super) dirty: BTreeSet<Ix>,
+    pub(super) claimed: u64,
+    /// Whose turn it is, so that no tree waits for ever behind another.
+    pub(super) turn: Ix,
+}
+
+/// By which subqueue a leaf's lanes are told apart.
+pub(super) fn by(settings: &Settings, leaf: Ix) -> Ix {
+    if settings.history.is_some() { leaf } else { 0 }
+}
+
+impl Admissions {
+    /// With a tree, and nothing in it.
+    pub fn new(settings: Settings, nodes: Vec<NodeSpec>) -> Result<Self, QuotaError> {
+        let tree = Tree::new(&nodes)?;
+        let mut new = Self {
+            settings,
+            budgets: Budgets::new(&nodes),
+            tenant_at: vec![None; nodes.len()],
+            specs: nodes,
+            tree,
+            entries: Entries::default(),
+            tenants: Vec::new(),
+            tenant_index: HashMap::new(),
+            roots: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            claimed: 0,
+            turn: 0,
+        };
+        for ix in 0..new.specs.len() {
+            if let NodeId::Tenant(id) = new.specs[ix].id {
+                new.add_tenant(id, ix as Ix);
+            }
+        }
+        Ok(new)
+    }
+
+    fn add_tenant(&mut self, id: TenantId, node: Ix) -> TenantIx {
+        let ix = self.tenants.len() as TenantIx;
+        self.tenants.push(Tenant {
+            node,
+            queue: Queue::default(),
+            granted: Granted::default(),
+            kept: Vec::new(),
+            keepers: 0,
+            remembered: BTreeMap::new(),
+        });
+        self.tenant_index.insert(id, ix);
+        self.tenant_at[node as usize] = Some(ix);
+        ix
+    }
+
+    /// The tree with its usage.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The nodes as configured, with what is spent of their budgets.
+    pub fn specs(&self) -> Vec<NodeSpec> {
+        let mut specs = self.specs.clone();
+        self.budgets.spent_into(&mut specs, |id| self.tree.node(id));
+        specs
+    }
+
+    /// Takes a new tree. What is held stays held, even beyond what the new
+    /// quotas allow, and everything that waits is tried again. What was only
+    /// promised is still promised. Costs as much as telling everything anew.
+    ///
+    /// A tenant that is gone from the tree but not from the queues gets a node
+    /// without quota.
+    pub fn reconfigure(&mut self, settings: Settings, mut nodes: Vec<NodeSpec>) -> Result<(), QuotaError> {
+        let named: BTreeSet<NodeId> = nodes.iter().map(|n| n.id).collect();
+        let orphans: BTreeSet<NodeId> = self
+            .entries
+            .iter()
+            .map(|(_, e)| NodeId::Tenant(e.ask.tenant))
+            .filter(|id| !named.contains(id))
+            .collect();
+        nodes.extend(orphans.into_iter().map(|id| NodeSpec::new(id, None)));
+        let mut new = Self::new(settings, nodes)?;
+        let mut holdings = Vec::new();
+        let mut pending = Vec::new();
+        for (_, entry) in self.entries.iter() {
+            match &entry.state {
+                State::Pending | State::OnHold => pending.push(entry.ask.clone()),
+                State::Admitted(grant) => holdings.push((0, entry, grant, HoldingStanding::Admitted)),
+                State::Leaving { grant, preemptor } => {
+                    holdings.push((0, entry, grant, HoldingStanding::Leaving(*preemptor)));
+                }
+                State::Claimed { grant, order, .. } => {
+                    holdings.push((*order, entry, grant, HoldingStanding::Promised));
+                }
+            }
+        }
+        holdings.sort_by_key(|h| (h.0, h.1.ask.id));
+        for (_, entry, grant, standing) in holdings {
+            new.hold(entry.ask.clone(), grant.option, grant.count, grant.at_us, standing)?;
+        }
+        pending.sort_by_key(|ask| ask.id);
+        for ask in pending {
+            new.enqueue(ask)?;
+        }
+        for (id, &old) in &self.tenant_index {
+            let Some(&ix) = new.tenant_index.get(id) else { continue };
+            for (&node, remembered) in &self.tenants[old as usize].remembered {
+                if let Some(node) = new.tree.node(self.tree.nodes[node as usize].id) {
+                    new.tenants[ix as usize].remembered.insert(node, *remembered);
+                }
+            }
+        }
+        *self = new;
+        Ok(())
+    }
+
+    /// Takes what was granted before, as it was recorded; quota does not stop
+    /// it, since it is so.
+    pub fn restore(&mut self, holding: Holding) -> Result<(), QuotaError> {
+        let at_us = micros(holding.reserved_at);
+        self.hold(holding.ask, holding.option, holding.count, at_us, holding.standing)
+    }
+
+    fn hold(
+        &mut self,
+        ask: Ask,
+        option: usize,
+        count: u32,
+        at_us: i64,
+        standing: HoldingStanding,
+    ) -> Result<(), QuotaError> {
+        if option >= ask.options.len() || !(1..=ask.count).contains(&count) {
+            return Err(QuotaError::Holding(ask.id));
+        }
+        let slot = self.add_entry(ask)?;
+        let amounts = self.amounts(slot, option, count);
+        let grant = Grant { option, count, amounts, at_us };
+        let (leaf, tenant) = (self.entries.get(slot).leaf, self.entries.get(slot).tenant);
+        let ask = self.entries.get(slot).ask.clone();
+        self.budgets.reserve(&self.path(leaf), &ask.budget);
+        let mut views = vec![View::Held, View::Promised];
+        match standing {
+            HoldingStanding::Promised => drop(views.remove(0)),
+            HoldingStanding::Leaving(_) => drop(views.pop()),
+            HoldingStanding::Admitted => {}
+        }
+        for &(key, amount) in &grant.amounts {
+            views.iter().for_each(|&view| self.tree.add(view, leaf, key, amount));
+        }
+        let root = self.root_of(tenant);
+        if !matches!(standing, HoldingStanding::Leaving(_)) {
+            self.tenants[tenant as usize].granted.insert(slot, &ask, &grant);
+        }
+        self.entries.get_mut(slot).state = match standing {
+            HoldingStanding::Admitted => State::Admitted(grant),
+            HoldingStanding::Leaving(preemptor) => State::Leaving { grant, preemptor },
+            HoldingStanding::Promised => {
+                self.claimed += 1;
+                let order = self.claimed;
+                self.roots.entry(root).or_default().claims.insert((order, slot));
+                State::Claimed { grant, order }
+            }
+        };
+        let root_state = self.roots.entry(root).or_default();
+        (root_state.released, root_state.left) = (true, true);
+        self.dirty.insert(root);
+        Ok(())
+    }
+
+    /// Puts a workload in its tenant's queue.
+    pub fn enqueue(&mut self, ask: Ask) -> Result<(), QuotaError> {
+        let slot = self.add_entry(ask)?;
+        if self.entries.get(slot).ask.hold.is_some() {
+            self.entries.get_mut(slot).state = State::OnHold;
+        } else {
+            self.line_up(slot);
+        }
+        Ok(())
+    }
+
+    fn add_entry(&mut self, ask: Ask) -> Result<Slot, QuotaError> {
+        ask.check()?;
+        if self.entries.find(ask.id).is_some() {
+            return Err(QuotaError::Known(ask.id));
+        }
+        for (key, _) in ask.options.iter().flatten() {
+            self.tree.intern(key);
+        }
+        let tenant = match self.tenant_index.get(&ask.tenant) {
+            Some(&tenant) => tenant,
+            None => {
+                // Unknown to the tree: it waits, and says why.
+                let mut specs = self.specs();
+                specs.push(NodeSpec::new(NodeId::Tenant(ask.tenant), None));
+                self.reconfigure(self.settings, specs)?;
+                self.tenant_index[&ask.tenant]
+            }
+        };
+        let node = self.tenants[tenant as usize].node;
+        let leaf = ask
+            .project
+            .and_then(|project| self.tree.node(NodeId::Project(project)))
+            .filter(|&project| self.tree.tenant_of(project) == node)
+            .unwrap_or(node);
+        let queued_us = micros(ask.queued_at);
+        Ok(self.entries.insert(Entry { ask, tenant, leaf, queued_us, lane: 0, state: State::Pending }))
+    }
+
+    /// Puts an entry in its lane.
+    pub(super) fn line_up(&mut self, slot: Slot) {
+        let entry = self.entries.get_mut(slot);
+        entry.state = State::Pending;
+        let shape = Shape {
+            leaf: entry.leaf,
+            priority: entry.ask.priority,
+            options: entry
+                .ask
+                .options
+                .iter()
+                .map(|option| option.iter().map(|(k, a)| (self.tree.intern(k), *a)).collect())
+                .collect(),
+            count: entry.ask.count,
+            min_count: entry.ask.min_count.unwrap_or(entry.ask.count),
+            budget: entry.ask.budget.clone(),
+        };
+        let by = by(&self.settings, entry.leaf);
+        let tenant = &mut self.tenants[entry.tenant as usize];
+        entry.lane = tenant.queue.insert(shape, entry.queued_us, entry.ask.id, slot, by);
+        let (ix, lane) = (entry.tenant, entry.lane);
+        let root = self.tree.nodes[tenant.node as usize].root;
+        // One that is older than those behind which a lane was parked may
+        // preempt what they could not.
+        if tenant.queue.lane(lane).parked.is_some() && self.is_first(slot) {
+            self.wake_lane(ix, lane);
+        }
+        self.roots.entry(root).or_default().active.insert(ix);
+        self.dirty.insert(root);
+    }
+
+    fn is_first(&self, slot: Slot) -> bool {
+        let entry = self.entries.get(slot);
+        let lane = self.tenants[entry.tenant as usize].queue.lane(entry.lane);
+        lane.items.first().is_some_and(|i| i.2 == slot)
+    }
+
+    /// Takes an entry out of its lane.
+    pub(super) fn step_out(&mut self, slot: Slot) {
+        let entry = self.entries.get(slot);
+        let (tenant, lane, at, id, leaf) =
+            (entry.tenant, entry.lane, entry.queued_us, entry.ask.id, entry.leaf);
+        let by = by(&self.settings, leaf);
+        let queue = &mut self.tenants[tenant as usize].queue;
+        let kept = queue.lane(lane).parked.as_ref().is_some_and(|p| p.keeps);
+        queue.remove(lane, at, id, slot, by);
+        let parked = queue.lane(lane).parked.is_some();
+        if !parked {
+            let root = self.root_of(tenant);
+            self.roots.entry(root).or_default().parked.remove(&(tenant, lane));
+            if kept {
+                self.tenants[tenant as usize].keepers -= 1;
+                self.keep(tenant);
+                self.freed(tenant);
+            }
+        }
+    }
+
+    pub(super) fn root_of(&self, tenant: TenantIx) -> Ix {
+        self.tree.nodes[self.tenants[tenant as usize].node as usize].root
+    }
+
+    /// Something is free that was not: those who wait look again.
+    pub(super) fn freed(&mut self, tenant: TenantIx) {
+        let root = self.root_of(tenant);
+        self.roots.entry(root).or_default().released = true;
+        self.dirty.insert(root);
+    }
+
+    pub(super) fn wake_lane(&mut self, tenant: TenantIx, lane: LaneIx) {
+        let root = self.root_of(tenant);
+        let state = &mut self.tenants[tenant as usize];
+        let shape = state.queue.lane(lane).shape.clone();
+        let by = by(&self.settings, shape.leaf);
+        if state.queue.lane(lane).parked.as_ref().is_some_and(|p| p.keeps) {
+            state.keepers -= 1;
+        }
+        state.queue.wake(lane, by);
+        let root = self.roots.entry(root).or_default();
+        root.parked.remove(&(tenant, lane));
+        root.active.insert(tenant);
+    }
+
+    /// From a leaf to the root, for budgets.
+    pub(super) fn path(&self, leaf: Ix) -> Vec<Ix> {
+        if self.budgets.is_empty() {
+            return Vec::new();
+        }
+        std::iter::successors(Some(leaf), |&node| self.tree.parent(node)).collect()
+    }
+
+    /// What an option comes to for `count` members.
+    pub(super) fn amounts(&mut self, slot: Slot, option: usize, count: u32) -> Vec<(KeyIx, Amount)> {
+        let ask = &self.entries.get(slot).ask;
+        ask.options[option]
+            .iter()
+            .map(|(key, amount)| (self.tree.intern(key), amount * Amount::from(count)))
+            .collect()
+    }
+
+    /// A workload is gone: withdrawn, ended, or left after it was told to.
+    /// `spent` is what it truly spent of its budgets. Returns where it stood,
+    /// or nothing if it is unknown.
+    pub fn release(
+        &mut self,
+        id: WorkloadId,
+        spent: &[(BudgetKind, Amount)],
+        now: Timestamp,
+    ) -> Option<Standing> {
+        let slot = self.entries.find(id)?;
+        let entry = self.entries.get(slot);
+        let (tenant, leaf) = (entry.tenant, entry.leaf);
+        let standing = match entry.state.clone() {
+            State::Pending => {
+                self.step_out(slot);
+                let root = self.root_of(tenant);
+                self.roots.entry(root).or_default().active.insert(tenant);
+                self.dirty.insert(root);
+                Standing::Pending
+            }
+            State::OnHold => Standing::Pending,
+            State::Claimed { grant, .. } => {
+                self.unpromise(slot, &grant, now);
+                Standing::Promised
+            }
+            State::Admitted(grant) => {
+                self.unpromise(slot, &grant, now);
+                self.leave(slot, &grant);
+                Standing::Admitted
+            }
+            State::Leaving { grant, .. } => {
+                self.leave(slot, &grant);
+                Standing::Leaving
+            }
+        };
+        let path = self.path(leaf);
+        if matches!(standing, Standing::Admitted | Standing::Leaving) {
+            let budget = self.entries.get(slot).ask.budget.clone();
+            self.budgets.free(&path, &budget);
+            self.budgets.spend(&path, spent);
+            self.freed(tenant);
+        }
+        self.entries.remove(slot);
+        Some(standing)
+    }
+
+    /// A workload must leave for another reason than preemption, as when its
+    /// worker is drained. Its room is promised to nobody.
+    pub fn evict(&mut self, id: WorkloadId, now: Timestamp) -> bool {
+        let Some(slot) = self.entries.find(id) else { return false };
+        let State::Admitted(grant) = self.entries.get(slot).state.clone() else { return false };
+        self.send_away(slot, &grant, None, now);
+        true
+    }
+
+    /// Marks a victim: it holds its room until it has left, but not for long.
+    pub(super) fn send_away(
+        &mut self,
+        slot: Slot,
+        grant: &Grant,
+        preemptor: Option<WorkloadId>,
+        now: Timestamp,
+    ) {
+        self.unpromise(slot, grant, now);
+        self.entries.get_mut(slot).state = State::Leaving { grant: grant.clone(), preemptor };
+    }
+
+    /// Takes a grant out of the promised view.
+    pub(super) fn unpromise(&mut self, slot: Slot, grant: &Grant, now: Timestamp) {
+        let entry = self.entries.get(slot);
+        let (tenant, leaf) = (entry.tenant, entry.leaf);
+        for &(key, amount) in &grant.amounts {
+            self.tree.remove(View::Promised, leaf, key, amount);
+        }
+        self.tenants[tenant as usize].granted.remove(slot, &entry.ask, grant);
+        if let State::Claimed { order, .. } = entry.state {
+            let (budget, root) = (entry.ask.budget.clone(), self.root_of(tenant));
+            self.budgets.free(&self.path(leaf), &budget);
+            self.roots.entry(root).or_default().claims.remove(&(order, slot));
+        }
+        self.keep(tenant);
+        self.remember(tenant, leaf, now, 0);
+        self.freed(tenant);
+    }
+
+    /// Takes a grant out of the held view.
+    fn leave(&mut self, slot: Slot, grant: &Grant) {
+        let entry = self.entries.get(slot);
+        let (tenant, leaf) = (entry.tenant, entry.leaf);
+        for &(key, amount) in &grant.amounts {
+            self.tree.remove(View::Held, leaf, key, amount);
+        }
+        let root = self.root_of(tenant);
+        self.roots.entry(root).or_default().left = true;
+        self.dirty.insert(root);
+    }
+
+    /// Keeps a tenant's own quota for what it waits with and could not take
+    /// back from those who would borrow it.
+    pub(super) fn keep(&mut self, tenant: TenantIx) {
+        let state = &mut self.tenants[tenant as usize];
+        let node = state.node;
+        for (key, amount) in state.kept.drain(..) {
+            self.tree.remove(View::Promised, node, key, amount);
+        }
+        if state.keepers == 0 {
+            return;
+        }
+        let mut wanted: BTreeMap<KeyIx, Amount> = BTreeMap::new();
+        for (_, lane) in state.queue.lanes() {
+            if lane.parked.as_ref().is_some_and(|p| p.keeps) {
+                for (key, amount) in &lane.shape.options[0] {
+                    let asked = amount * Amount::from(lane.shape.count);
+                    let most = wanted.entry(*key).or_default();
+                    *most = asked.max(*most);
+                }
+            }
+        }
+        for (key, asked) in wanted {
+            let own = self.tree.nominal(node, key) - self.tree.usage(View::Promised, node, key);
+            let amount = asked.min(own);
+            if amount > 0 {
+                self.tree.add(View::Promised, node, key, amount);
+                state.kept.push((key, amount));
+            }
+        }
+    }
+
+    /// Lifts what is kept, so that the tenant itself may use it.
+    pub(super) fn lift(&mut self, tenant: TenantIx) {
+        let state = &mut self.tenants[tenant as usize];
+        for (key, amount) in state.kept.drain(..) {
+            self.tree.remove(View::Promised, state.node, key, amount);
+        }
+    }
+
+    /// Notes what a tenant and its project use from now on; `admitted` of the
+    /// same measure was just admitted.
+    pub(super) fn remember(&mut self, tenant: TenantIx, leaf: Ix, now: Timestamp, admitted: u64) {
+        let Some(history) = self.settings.history else { return };
+        let node = self.tenants[tenant as usize].node;
+        let mut nodes = vec![node];
+        if leaf != node {
+            nodes.push(leaf);
+        }
+        for node in nodes {
+            let used = self.measure(node, |key| self.tree.usage(View::Promised, node, key));
+            let remembered = self.tenants[tenant as usize].remembered.entry(node).or_default();
+            remembered.change(micros(now), history, used);
+            remembered.penalize(history, admitted);
+        }
+    }
+
+    /// Quantities as parts in 2³⁰ of what the tree has of each key, added up.
+    pub(super) fn measure(&self, node: Ix, amount: impl Fn(KeyIx) -> Amount) -> u64 {
+        let root = self.tree.nodes[node as usize].root;
+        let mut total = 0u64;
+        for key in 0..self.tree.keys().len() as KeyIx {
+            let (used, all) = (amount(key).max(0), self.tree.subtree(root, key));
+            if all > 0 {
+                let part = (used as u128 * (1 << 30)) / all as u128;
+                total = total.saturating_add(u64::try_from(part).unwrap_or(u64::MAX));
+            }
+        }
+        total
+    }
+
+    /// What is remembered of a tenant or project, by its weight.
+    pub(super) fn rank(&self, tenant: TenantIx, node: Ix, now: Timestamp) -> u128 {
+        let Some(history) = self.settings.history else { return 0 };
+        let remembered = self.tenants[tenant as usize].remembered.get(&node);
+        let value = remembered.map_or(0, |r| r.read(micros(now), history));
+        match self.tree.nodes[node as usize].weight_milli {
+            0 if value > 0 => u128::MAX,
+            weight => value.saturating_mul(1000) / u128::from(weight.max(1)),
+        }
+    }
+
+    /// Something outside the quota keeps a waiting workload, or (`None`) does
+    /// no more. Returns whether it is one that waits.
+    pub fn set_hold(&mut self, id: WorkloadId, hold: Option<Hold>) -> bool {
+        let Some(slot) = self.entries.find(id) else { return false };
+        match (&self.entries.get(slot).state, hold.is_some()) {
+            (State::Pending, true) => {
+                self.step_out(slot);
+                let entry = self.entries.get_mut(slot);
+                entry.state = State::OnHold;
+                let (tenant, root) = (entry.tenant, self.root_of(self.entries.get(slot).tenant));
+                self.roots.entry(root).or_default().active.insert(tenant);
+                self.dirty.insert(root);
+            }
+            (State::OnHold, false) => self.line_up(slot),
+            (State::Pending | State::OnHold, _) => {}
+            _ => return false,
+        }
+        self.entries.get_mut(slot).ask.hold = hold;
+        true
+    }
+
+    /// A period of a budget begins: nothing is spent yet, reservations go on.
+    pub fn begin_period(&mut self, node: NodeId, kind: &BudgetKind) -> bool {
+        let Some(ix) = self.tree.node(node) else { return false };
+        let root = self.tree.nodes[self.tree.tenant_of(ix) as usize].root;
+        self.roots.entry(root).or_default().released = true;
+        self.dirty.insert(root);
+        self.budgets.begin_period(ix, kind)
+    }
+
+    /// What may still be spent.
+    pub fn budget(&self, node: NodeId, kind: &BudgetKind) -> Option<BudgetState> {
+        self.budgets.get(self.tree.node(node)?, kind)
+    }
+
+    /// Where a workload stands.
+    pub fn standing(&self, id: WorkloadId) -> Option<Standing> {
+        Some(match self.entries.get(self.entries.find(id)?).state {
+            State::Pending | State::OnHold => Standing::Pending,
+            State::Claimed { .. } => Standing::Promised,
+            State::Admitted(_) => Standing::Admitted,
+            State::Leaving { .. } => Standing::Leaving,
+        })
+    }
+
+    /// Whether there is anything to decide.
+    pub fn is_settled(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// How many of a tenant's wait in its queue.
+    pub fn queue_len(&self, tenant: TenantId) -> usize {
+        self.tenant_index.get(&tenant).map_or(0, |&ix| self.tenants[ix as usize].queue.len())
+    }
+
+    /// Everything that waits in a tenant's queue, in order, with its reason.
+    pub fn waiting(&self, tenant: TenantId) -> Vec<(WorkloadId, Waiting)> {
+        let Some(&ix) = self.tenant_index.get(&tenant) else { return Vec::new() };
+        let queue = &self.tenants[ix as usize].queue;
+        let all = queue.in_order();
+        let of = all.len() as u64;
+        let strict = queue.blocked_lane();
+        all.iter()
+            .zip(1..)
+            .map(|(&((_, _, id), lane, _), position)| {
+                let parked = queue.lane(lane).parked.as_ref().map(|p| p.why.clone());
+                let behind = || strict.map(|_| WhyNot::of(super::Level::Priority));
+                (id, Waiting { position, of, why: parked.or_else(behind) })
+            })
+            .collect()
+    }
+
+    /// Why one workload waits; nothing if it does not.
+    pub fn why(&self, id: WorkloadId) -> Option<Waiting> {
+        let entry = self.entries.get(self.entries.find(id)?);
+        match &entry.state {
+            State::OnHold => {
+                let hold = entry.ask.hold.as_ref()?;
+                let why = WhyNot { detail: Some(hold.detail.clone()), ..WhyNot::of(hold.level) };
+                Some(Waiting { position: 0, of: 0, why: Some(why) })
+            }
+            State::Pending => {
+                self.waiting(entry.ask.tenant).into_iter().find(|(other, _)| *other == id).map(|(_, why)| why)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of the quota planner.
+
+mod corners;
+mod dsl;
+mod extensions;
+mod scenarios;
