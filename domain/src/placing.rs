@@ -102,6 +102,11 @@ pub struct Worker {
     pub clearance: u32,
     /// Takes nothing new.
     pub cordoned: bool,
+    /// Its devices are taken in whole pairs of neighbours, of ordinals 0 and 1,
+    /// 2 and 3, and so on, as Ascend 910C in SuperPod mode are. It refuses parts
+    /// of devices and odd numbers of them; a last device without neighbour is
+    /// never taken.
+    pub pairs: bool,
     /// Free processor, thousandths of a core.
     pub free_cpu_milli: u64,
     /// Processor in all.
@@ -172,11 +177,13 @@ pub enum Filter {
     Pool,
     /// It is not cleared for such work.
     Clearance,
+    /// Its devices are taken in pairs, and the request is for something else.
+    Pairs,
     /// Too little processor is free.
     Cpu,
     /// Too little memory of the host is free.
     HostMemory,
-    /// Too few devices have enough thousandths free.
+    /// Too few devices, or pairs of them, have enough thousandths free.
     Milli,
     /// Of those, too few have enough memory free.
     Memory,
@@ -184,12 +191,13 @@ pub enum Filter {
 
 impl Filter {
     /// In the order in which a rejection is told.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Cordoned,
         Self::Class,
         Self::Zone,
         Self::Pool,
         Self::Clearance,
+        Self::Pairs,
         Self::Cpu,
         Self::HostMemory,
         Self::Milli,
@@ -272,6 +280,9 @@ pub enum PlacingError {
         /// The device.
         ordinal: u32,
     },
+    /// Its devices are taken in pairs, and some would be held alone.
+    #[error("worker {0} gives its devices in whole pairs: hold both of each, wholly")]
+    Unpaired(WorkerId),
     /// More would be held than is free.
     #[error("worker {0} has too little free for this: choose again")]
     Full(WorkerId),

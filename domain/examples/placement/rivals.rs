@@ -234,8 +234,7 @@ fn fragments(classes: &[Class], cpu_milli: u64, free: &[u32], model: &String) ->
             && class.cpu_milli <= cpu_milli
             && fitting >= class.devices as usize
             && accepts(&class.models, model);
-        let lost: u32 =
-            if fits { free.iter().filter(|free| **free < class.milli).sum() } else { idle };
+        let lost: u32 = if fits { free.iter().filter(|free| **free < class.milli).sum() } else { idle };
         fragments += class.popularity * f64::from(lost);
     }
     fragments

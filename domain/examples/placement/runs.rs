@@ -1,8 +1,8 @@
 //! The two experiments: filling a cluster from which nothing departs, and a
 //! steady state in which pods come and go.
 
-use std::collections::{BTreeMap, BinaryHeap};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use domain::WorkerId;
@@ -15,8 +15,8 @@ use crate::trace::{Pod, Random, Trace};
 const OFFERED_PCT: u64 = 130;
 /// Where the filling is reported.
 const REPORTED_PCT: [u64; 3] = [95, 100, 130];
-/// Offered load of the steady state.
-const STEADY_LOAD: f64 = 0.9;
+/// Offered loads of the steady state.
+pub const STEADY_LOADS_PCT: [u32; 2] = [90, 95];
 /// Mean lives of a pod before counting begins, and while it lasts.
 const WARM_UP_LIVES: f64 = 2.0;
 const COUNTED_LIVES: f64 = 3.0;
@@ -61,8 +61,8 @@ impl<'a> Trial<'a> {
     }
 
     /// The production policy on nodes in shuffled order.
-    pub fn fill(&self, knowledge: Knowledge) -> Run {
-        let mut fleet = self.fleet(knowledge);
+    pub fn fill(&self, knowledge: Knowledge, weights: Weights) -> Run {
+        let mut fleet = self.fleet(knowledge, weights);
         let mut spent = Duration::ZERO;
         let allocated_pct = self.offer(|pod| {
             let ask = pod.ask();
@@ -85,10 +85,12 @@ impl<'a> Trial<'a> {
         self.offer(|pod| cluster.place(pod).is_some())
     }
 
-    /// Percent of pods that the production policy refuses, learning as it goes.
-    pub fn steady(&self) -> f64 {
-        let mut fleet = self.fleet(Knowledge::Learned);
+    /// Percent of pods that the production policy refuses at this load, learning
+    /// as it goes.
+    pub fn steady(&self, load_pct: u32) -> f64 {
+        let mut fleet = self.fleet(Knowledge::Learned, Weights::default());
         self.come_and_go(
+            load_pct,
             &mut fleet,
             |fleet, pod| -> Option<Hold> {
                 let ask = pod.ask();
@@ -101,19 +103,18 @@ impl<'a> Trial<'a> {
         )
     }
 
-    pub fn steady_by(&self, policy: Policy) -> f64 {
+    pub fn steady_by(&self, policy: Policy, load_pct: u32) -> f64 {
         let mut cluster = Cluster::new(self.trace, policy);
-        self.come_and_go(&mut cluster, Cluster::place, Cluster::release)
+        self.come_and_go(load_pct, &mut cluster, Cluster::place, Cluster::release)
     }
 
-    fn fleet(&self, knowledge: Knowledge) -> Fleet {
+    fn fleet(&self, knowledge: Knowledge, weights: Weights) -> Fleet {
         let mut demand = Demand::new();
         if knowledge == Knowledge::Known {
             demand = Demand::known(self.trace.pods.iter().map(|pod| pod.ask().needs));
         }
-        let mut nodes: Vec<_> = self.trace.nodes.iter().collect();
-        Random::new(self.seed).shuffle(&mut nodes);
-        let mut fleet = Fleet::new(Weights::default(), demand);
+        let nodes = self.trace.shuffled_nodes(self.seed);
+        let mut fleet = Fleet::new(weights, demand);
         for (number, node) in (1u128..).zip(nodes) {
             let id = WorkerId::from(uuid::Uuid::from_u128(number));
             fleet.put(id, node.worker()).expect("a node of the trace is plausible");
@@ -153,14 +154,14 @@ impl<'a> Trial<'a> {
     )]
     fn come_and_go<S, H>(
         &self,
+        load_pct: u32,
         state: &mut S,
         mut place: impl FnMut(&mut S, &'a Pod) -> Option<H>,
         mut release: impl FnMut(&mut S, &Pod, &H),
     ) -> f64 {
         let pods = &self.trace.pods;
-        let asked: u64 = pods.iter().map(Pod::total_milli).sum();
-        let mean_life =
-            STEADY_LOAD * self.trace.capacity_milli() as f64 / (asked as f64 / pods.len() as f64);
+        let load = f64::from(load_pct) / 100.0;
+        let mean_life = load * self.trace.capacity_milli() as f64 / self.trace.mean_pod_milli();
         let counted_from = (WARM_UP_LIVES * mean_life) as u64;
         let ticks = counted_from + (COUNTED_LIVES * mean_life) as u64;
         let mut random = Random::new(self.seed ^ 0x5eed);

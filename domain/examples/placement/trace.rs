@@ -101,6 +101,20 @@ impl Trace {
         })
     }
 
+    /// The nodes in an order that depends on nothing but the seed.
+    pub fn shuffled_nodes(&self, seed: u64) -> Vec<&Node> {
+        let mut nodes: Vec<_> = self.nodes.iter().collect();
+        Random::new(seed).shuffle(&mut nodes);
+        nodes
+    }
+
+    /// What a pod asks for on average, in thousandths of a device.
+    #[expect(clippy::cast_precision_loss, reason = "some million thousandths")]
+    pub fn mean_pod_milli(&self) -> f64 {
+        let asked: u64 = self.pods.iter().map(Pod::total_milli).sum();
+        asked as f64 / self.pods.len() as f64
+    }
+
     /// All devices, in thousandths.
     pub fn capacity_milli(&self) -> u64 {
         self.nodes.iter().map(|node| node.devices as u64 * u64::from(WHOLE)).sum()

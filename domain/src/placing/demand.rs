@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Needs;
+use super::prices::float;
 
 /// What one arrival counts when it is new.
 const FRESH: u64 = 1 << 16;
@@ -19,6 +20,9 @@ pub struct Demand {
     kinds: BTreeMap<Needs, u64>,
     total: u64,
     since_fading: u64,
+    /// Thousandths of devices that arrived and that ended, fading as well.
+    arrived_milli: u64,
+    ended_milli: u64,
 }
 
 impl Demand {
@@ -40,6 +44,7 @@ impl Demand {
     /// is tried.
     pub fn observe(&mut self, needs: &Needs) {
         self.add(needs);
+        self.arrived_milli += asked_milli(needs);
         self.since_fading += 1;
         if self.since_fading >= FADE_AFTER {
             self.fade();
@@ -58,6 +63,20 @@ impl Demand {
         self.total += FRESH;
     }
 
+    /// One that had been observed and placed ended.
+    pub fn end(&mut self, needs: &Needs) {
+        self.ended_milli += asked_milli(needs);
+    }
+
+    /// How much arrives for each device that is filled for good: 1 where nothing
+    /// ends, infinite where as much ends as arrives.
+    pub(super) fn turnover(&self) -> f64 {
+        if self.ended_milli == 0 {
+            return 1.0;
+        }
+        float(self.arrived_milli) / float(self.arrived_milli.saturating_sub(self.ended_milli))
+    }
+
     /// What is known, in fresh arrivals.
     pub fn arrivals(&self) -> u64 {
         self.total / FRESH
@@ -70,6 +89,8 @@ impl Demand {
 
     fn fade(&mut self) {
         self.since_fading = 0;
+        self.arrived_milli -= self.arrived_milli / 8;
+        self.ended_milli -= self.ended_milli / 8;
         self.kinds.retain(|_, count| {
             *count -= *count / 8;
             // Fades from one arrival to below a hundredth of it in 35 steps.
@@ -84,4 +105,8 @@ impl Demand {
             self.total -= count;
         }
     }
+}
+
+fn asked_milli(needs: &Needs) -> u64 {
+    u64::from(needs.devices) * u64::from(needs.milli)
 }

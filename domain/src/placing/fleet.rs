@@ -7,7 +7,7 @@ use super::groups::Groups;
 use super::prices::{MAX_SIZES, PLACE_UNITS, Prices, Supply};
 use super::score::{self, Worth};
 use super::shapes::{self, Best, Context, Pricing, Shape, Shapes};
-use super::state::{Realm, State};
+use super::state::{Realm, State, sorted, takes_pairs};
 use super::{
     Ask, Choice, Considered, Demand, Device, Hold, MAX_DEVICES, MAX_PREFERRED, Needs, PlacingError,
     Preferences, Score, Weights, Worker,
@@ -88,7 +88,7 @@ impl Fleet {
         self.stale |= self.prices.table(&worker.class).is_none();
         let realm = self.realm(&worker);
         let domain: Arc<str> = worker.domain.as_str().into();
-        let group = self.groups.join(state(&worker, realm), &self.realms[realm as usize], &domain, id);
+        let group = self.groups.join(State::of(&worker, realm), &self.realms[realm as usize], &domain, id);
         self.account(group, true);
         self.workers.insert(id, Entry { worker, realm, domain, group });
         Ok(())
@@ -117,6 +117,11 @@ impl Fleet {
     /// Every worker, by identifier.
     pub fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
         self.workers.iter().map(|(id, entry)| (*id, &entry.worker))
+    }
+
+    /// What it knows of the requests to come.
+    pub fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     /// Learns that such a request arrived.
@@ -150,7 +155,7 @@ impl Fleet {
         let state = Arc::clone(&self.groups.get(best.group).state);
         let chosen = score::chosen(&ask.needs, &state, best.device);
         let score = self.scored(&ask.needs, &state, &chosen);
-        let devices = ordinals(&entry.worker, chosen.iter().map(|&index| state.devices[index]));
+        let devices = ordinals(&entry.worker, &state, &chosen);
         Ok(Choice { hold: Hold { worker: id, devices }, score, considered })
     }
 
@@ -160,7 +165,7 @@ impl Fleet {
         self.renew();
         self.price_places();
         let entry = self.workers.get(&hold.worker)?;
-        let state = state(&entry.worker, entry.realm);
+        let state = State::of(&entry.worker, entry.realm);
         let mut chosen = Vec::new();
         for ordinal in &hold.devices {
             let device = entry.worker.devices.get(*ordinal as usize)?;
@@ -168,7 +173,8 @@ impl Fleet {
             let index = state.devices.iter().position(|d| d == device).filter(|_| fits)?;
             chosen.push((index..).find(|index| !chosen.contains(index))?);
         }
-        if chosen.len() != needs.devices as usize || state.rejects(needs).is_some() {
+        let apt = chosen.len() == needs.devices as usize && is_paired(&entry.worker, needs, hold);
+        if !apt || state.rejects(needs).is_some() {
             return None;
         }
         Some(self.scored(needs, &state, &chosen))
@@ -192,6 +198,9 @@ impl Fleet {
     /// not at all.
     pub fn place(&mut self, needs: &Needs, hold: &Hold) -> Result<(), PlacingError> {
         let worker = self.held(needs, hold)?;
+        if !is_paired(worker, needs, hold) {
+            return Err(PlacingError::Unpaired(hold.worker));
+        }
         let room = worker.free_cpu_milli >= needs.cpu_milli
             && worker.free_host_memory_bytes >= needs.host_memory_bytes
             && devices(worker, hold).all(|device| {
@@ -223,6 +232,7 @@ impl Fleet {
         if !taken {
             return Err(PlacingError::NotHeld(hold.worker));
         }
+        self.demand.end(needs);
         self.change(hold.worker, |worker| {
             worker.free_cpu_milli += needs.cpu_milli;
             worker.free_host_memory_bytes += needs.host_memory_bytes;
@@ -256,7 +266,7 @@ impl Fleet {
         self.groups.leave(entry.group, &entry.domain, id);
         let left = entry.group;
         let realm = &self.realms[entry.realm as usize];
-        let joined = self.groups.join(state(&entry.worker, entry.realm), realm, &entry.domain, id);
+        let joined = self.groups.join(State::of(&entry.worker, entry.realm), realm, &entry.domain, id);
         entry.group = joined;
         self.account(left, false);
         self.account(joined, true);
@@ -322,10 +332,12 @@ impl Fleet {
     /// What the next lost place of each size costs.
     fn price_places(&mut self) {
         self.pricing.places.clear();
+        let turnover = self.demand.turnover();
         for (market, (free_milli, places)) in self.prices.markets().iter().zip(&self.markets) {
+            let horizon = market.horizon_milli(*free_milli, turnover);
             let mut prices = [0; MAX_SIZES];
             for ((price, size), places) in prices.iter_mut().zip(&market.sizes).zip(places) {
-                let worth = size.worth_of_place(*places, *free_milli);
+                let worth = size.worth_of_place(*places, horizon);
                 *price = score::steps(&self.weights, worth / PLACE_UNITS);
             }
             self.pricing.places.push(prices);
@@ -379,29 +391,26 @@ fn first_member(groups: &Groups, group: u32) -> Option<WorkerId> {
     groups.get(group).members.values().next()?.first().copied()
 }
 
-/// What is free on a worker, alike for workers that are alike.
-fn state(worker: &Worker, realm: u32) -> State {
-    let mut devices = worker.devices.clone();
-    devices.sort_unstable();
-    State {
-        realm,
-        cordoned: worker.cordoned,
-        cpu_milli: worker.free_cpu_milli,
-        host_memory_bytes: worker.free_host_memory_bytes,
-        devices,
-    }
-}
-
-/// The first devices that are as wanted, each once, ascending.
-fn ordinals(worker: &Worker, wanted: impl Iterator<Item = Device>) -> Vec<u32> {
+/// The first devices that are as chosen from the state, each once, ascending.
+fn ordinals(worker: &Worker, state: &State, chosen: &[usize]) -> Vec<u32> {
+    // Neighbours are chosen together and one after the other.
+    let size = if state.pairs { 2 } else { 1 };
     let mut found: Vec<u32> = Vec::new();
-    for device in wanted {
-        let mut candidates = (0u32..).zip(&worker.devices);
-        let free = candidates.find(|(ordinal, d)| **d == device && !found.contains(ordinal));
-        found.extend(free.map(|(ordinal, _)| ordinal));
+    for wanted in chosen.chunks(size) {
+        let wanted: Vec<Device> = wanted.iter().map(|&index| state.devices[index]).collect();
+        let mut places = (0u32..).step_by(size).zip(worker.devices.chunks(size));
+        let free = places.find(|(first, devices)| !found.contains(first) && sorted(devices) == wanted);
+        found.extend(free.into_iter().flat_map(|(first, devices)| (first..).take(devices.len())));
     }
     found.sort_unstable();
     found
+}
+
+/// Whether a hold takes devices as the worker gives them.
+fn is_paired(worker: &Worker, needs: &Needs, hold: &Hold) -> bool {
+    // Neighbours differ in the last bit.
+    let both = || hold.devices.iter().all(|ordinal| hold.devices.contains(&(ordinal ^ 1)));
+    !worker.pairs || takes_pairs(needs) && both()
 }
 
 fn devices(worker: &Worker, hold: &Hold) -> impl Iterator<Item = Device> {

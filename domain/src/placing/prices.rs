@@ -55,6 +55,8 @@ impl Supply {
 /// most asked for.
 pub(super) const MAX_SIZES: usize = 4;
 
+/// Up to so many expected arrivals their distribution is summed.
+const EXACT: f64 = 64.0;
 /// In which places that are not quite free are counted.
 pub(super) const PLACE_UNITS: f64 = 8.0;
 /// Differences below this are rounding.
@@ -72,6 +74,17 @@ pub struct Prices {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Market {
     pub sizes: Vec<Size>,
+    /// Thousandths of all its devices.
+    capacity_milli: u64,
+}
+
+impl Market {
+    /// What arrives while places must last: what fills the devices that are
+    /// free now, more where what is placed ends again, at most all devices.
+    pub fn horizon_milli(&self, free_milli: u64, turnover: f64) -> f64 {
+        let free = float(free_milli);
+        (free * turnover).min(float(self.capacity_milli)).max(free)
+    }
 }
 
 /// Requests for so many devices of one worker.
@@ -82,6 +95,8 @@ pub(super) struct Size {
     per_device: f64,
     /// One over their mean processor; very large where they need none.
     per_cpu_milli: f64,
+    /// The same of host memory.
+    per_host_byte: f64,
     /// How many arrive while requests for a thousandth of a device arrive.
     per_milli: f64,
 }
@@ -89,9 +104,15 @@ pub(super) struct Size {
 impl Size {
     /// What one more place for them is worth where there are so many, in
     /// devices: it is missed if more of them arrive than there are places for,
-    /// while what is free now is filled. Arrivals are Poisson.
-    pub fn worth_of_place(&self, places: u64, free_milli: u64) -> f64 {
-        let expected = self.per_milli * float(free_milli);
+    /// while so much else arrives. Arrivals are Poisson.
+    pub fn worth_of_place(&self, places: u64, horizon_milli: f64) -> f64 {
+        let expected = self.per_milli * horizon_milli;
+        if expected > EXACT {
+            // The normal distribution, itself approximated to a hundredth.
+            let deviations = (float(places) - expected) / expected.sqrt();
+            let enough = 1.0 / (1.0 + (-1.702 * deviations).exp());
+            return f64::from(self.devices) * (1.0 - enough);
+        }
         // Beyond six deviations.
         if float(places) > expected + 6.0 * expected.sqrt() + 6.0 {
             return 0.0;
@@ -117,7 +138,8 @@ impl Prices {
             let (milli, memory_bytes) = common.unwrap_or((WHOLE_MILLI, 0));
             let device = Device { milli, memory_bytes, ..Device::default() };
             let mut table = Table::of(class, &device, demand, supply);
-            table.market = markets.iter().position(|(classes, _)| classes.contains(&class.as_str())).unwrap_or(0);
+            table.market =
+                markets.iter().position(|(classes, _)| classes.contains(&class.as_str())).unwrap_or(0);
             table.sizes = markets.get(table.market).map_or_else(Vec::new, |(_, market)| market.sizes.clone());
             (class.clone(), table)
         };
@@ -217,7 +239,13 @@ impl Table {
     /// How many requests of each size a worker of so many devices has places
     /// for, and the same with places that are nearly free, in [`PLACE_UNITS`].
     /// Squared, so that what is nearly free is kept together.
-    pub fn places(&self, devices: usize, whole: u32, cpu_milli: u64) -> ([u16; MAX_SIZES], [u16; MAX_SIZES]) {
+    pub fn places(
+        &self,
+        devices: usize,
+        whole: u32,
+        cpu_milli: u64,
+        host_bytes: u64,
+    ) -> ([u16; MAX_SIZES], [u16; MAX_SIZES]) {
         let (mut places, mut units) = ([0; MAX_SIZES], [0; MAX_SIZES]);
         if whole == 0 {
             return (places, units);
@@ -226,9 +254,9 @@ impl Table {
             if devices < size.devices as usize {
                 continue;
             }
-            // In places of this size, by devices and by processor.
+            // In places of this size, by devices and by what feeds them.
             let free = f64::from(whole) * size.per_device;
-            let fed = float(cpu_milli) * size.per_cpu_milli;
+            let fed = (float(cpu_milli) * size.per_cpu_milli).min(float(host_bytes) * size.per_host_byte);
             let full = (free.min(fed) + ROUNDING).floor();
             let nearly = (free - full).min(fed - full).clamp(0.0, 1.0);
             *places = small(full);
@@ -251,27 +279,35 @@ fn markets<'a>(demand: &Demand, supply: &'a Supply) -> Vec<(Vec<&'a str>, Market
     }
     let market = |classes: Vec<&'a str>| {
         let mut asked = 0.0;
-        let mut sizes: BTreeMap<u32, (u64, f64)> = BTreeMap::new();
+        let mut kinds: BTreeMap<u32, (u64, f64, f64)> = BTreeMap::new();
         let meets = |needs: &Needs| classes.iter().any(|class| accepts(needs, class));
         for (needs, count) in demand.kinds().filter(|(needs, _)| needs.devices > 0 && meets(needs)) {
             asked += float(count) * f64::from(needs.devices) * f64::from(needs.milli);
             if needs.devices > 1 {
-                let (arrivals, cpu) = sizes.entry(needs.devices).or_default();
+                let (arrivals, cpu, host) = kinds.entry(needs.devices).or_default();
                 *arrivals += count;
                 *cpu += float(count) * float(needs.cpu_milli);
+                *host += float(count) * float(needs.host_memory_bytes);
             }
         }
-        let mut sizes: Vec<_> = sizes.into_iter().collect();
-        sizes.sort_by_key(|(devices, (arrivals, _))| (std::cmp::Reverse(*arrivals), *devices));
-        sizes.truncate(MAX_SIZES);
-        let size = |(devices, (arrivals, cpu)): (u32, (u64, f64))| Size {
+        let mut kinds: Vec<_> = kinds.into_iter().collect();
+        kinds.sort_by_key(|(devices, (arrivals, ..))| (std::cmp::Reverse(*arrivals), *devices));
+        kinds.truncate(MAX_SIZES);
+        let size = |(devices, (arrivals, cpu, host)): (u32, (u64, f64, f64))| Size {
             devices,
             per_device: 1.0 / f64::from(devices),
             per_cpu_milli: if cpu > 0.0 { float(arrivals) / cpu } else { f64::MAX },
-            per_milli: float(arrivals) / asked,
+            per_host_byte: if host > 0.0 { float(arrivals) / host } else { f64::MAX },
+            per_milli: if asked > 0.0 { float(arrivals) / asked } else { 0.0 },
         };
-        let sizes = sizes.into_iter().map(size).collect();
-        (classes, Market { sizes })
+        let sizes = kinds.into_iter().map(size).collect();
+        let capacity_milli = classes
+            .iter()
+            .filter_map(|class| supply.classes.get(*class))
+            .flatten()
+            .map(|((milli, _), count)| u64::from(*milli) * count)
+            .sum();
+        (classes, Market { sizes, capacity_milli })
     };
     markets.into_iter().map(market).collect()
 }
@@ -326,7 +362,11 @@ pub(super) fn size_milli(milli: u32, memory_bytes: u64, device: &Device) -> u64 
     milli.max(share)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "places of one worker; it saturates")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "places of one worker; it saturates"
+)]
 fn small(n: f64) -> u16 {
     n as u16
 }
@@ -335,7 +375,10 @@ fn index(parts: u64) -> usize {
     usize::try_from(parts).map_or(PARTS, |parts| parts.min(PARTS))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "prices are approximate; equal input still gives equal output")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "prices are approximate; equal input still gives equal output"
+)]
 pub(super) fn float(n: u64) -> f64 {
     n as f64
 }

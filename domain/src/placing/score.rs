@@ -5,7 +5,6 @@ use super::state::State;
 use super::{Device, Needs, Score, Weights};
 use crate::accelerators::WHOLE_MILLI;
 
-
 /// What a worker is worth as it is, at certain prices.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Worth {
@@ -27,7 +26,8 @@ impl Worth {
             worth.free_milli += u64::from(device.free_milli);
         }
         worth.stranded = table.stranded(worth.value, state.cpu_milli, state.host_memory_bytes);
-        (worth.places, worth.units) = table.places(state.devices.len(), worth.whole, state.cpu_milli);
+        (worth.places, worth.units) =
+            table.places(state.devices.len(), worth.whole, state.cpu_milli, state.host_memory_bytes);
         worth
     }
 }
@@ -132,15 +132,13 @@ pub(super) fn score(
     let host_bytes = state.host_memory_bytes - needs.host_memory_bytes;
     let stranding = table.stranded(value, cpu_milli, host_bytes) - worth.stranded;
     let mut lost = worth.units;
-    let (_, units) = table.places(state.devices.len(), whole, cpu_milli);
+    let (_, units) = table.places(state.devices.len(), whole, cpu_milli, host_bytes);
     for (lost, left) in lost.iter_mut().zip(units) {
         *lost -= left;
     }
     let scarcity = asked * table.scarcity;
-    let cost = weights.gap * gap_loss
-        + stranding
-        + weights.scarcity * scarcity
-        + weights.opens * f64::from(opens);
+    let cost =
+        weights.gap * gap_loss + stranding + weights.scarcity * scarcity + weights.opens * f64::from(opens);
     #[expect(clippy::cast_possible_truncation, reason = "a cost is at most some thousand devices")]
     let step = (cost / weights.indifference + ROUNDING).floor() as i64;
     (Score { gap_loss, stranding, groups: 0.0, scarcity, opens, cost, step }, lost)

@@ -124,7 +124,9 @@ impl Shape {
     ) -> impl Iterator<Item = impl Iterator<Item = (i64, Key, Best)>> {
         self.lanes.iter().map(|lane| {
             let steps = pricing.steps(lane.market, lane.lost);
-            lane.order.iter().map(move |&(key, group, device)| (key.step + steps, key, Best { group, device }))
+            lane.order
+                .iter()
+                .map(move |&(key, group, device)| (key.step + steps, key, Best { group, device }))
         })
     }
 

@@ -1,7 +1,8 @@
 //! What is free on a worker, in a form that is equal for workers that are alike.
 
 use super::prices::accepts;
-use super::{Ask, Device, Filter, Needs};
+use super::{Ask, Device, Filter, Needs, Worker};
+use crate::accelerators::WHOLE_MILLI;
 
 /// What workers are told apart by, beyond what is free.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,31 +37,56 @@ pub(super) struct State {
     /// Number of its [`Realm`].
     pub realm: u32,
     pub cordoned: bool,
+    /// See [`Worker::pairs`].
+    pub pairs: bool,
     pub cpu_milli: u64,
     pub host_memory_bytes: u64,
-    /// Sorted, so that the fullest comes first.
+    /// Sorted, so that the fullest comes first; where they are taken in pairs,
+    /// the pairs are sorted, and one without neighbour is last.
     pub devices: Vec<Device>,
 }
 
 impl State {
+    /// What is free on a worker of this realm.
+    pub fn of(worker: &Worker, realm: u32) -> Self {
+        let mut devices = worker.devices.clone();
+        if worker.pairs {
+            let pairs = devices.chunks_exact(2);
+            let alone = pairs.remainder().to_vec();
+            let mut pairs: Vec<_> = pairs.map(sorted).collect();
+            pairs.sort_unstable();
+            devices = pairs.concat();
+            devices.extend(alone);
+        } else {
+            devices.sort_unstable();
+        }
+        Self {
+            realm,
+            cordoned: worker.cordoned,
+            pairs: worker.pairs,
+            cpu_milli: worker.free_cpu_milli,
+            host_memory_bytes: worker.free_host_memory_bytes,
+            devices,
+        }
+    }
+
     /// Which filter rejects it, of those that depend on what is free.
     pub fn rejects(&self, needs: &Needs) -> Option<Filter> {
+        if self.pairs && !takes_pairs(needs) {
+            return Some(Filter::Pairs);
+        }
         if self.cpu_milli < needs.cpu_milli {
             return Some(Filter::Cpu);
         }
         if self.host_memory_bytes < needs.host_memory_bytes {
             return Some(Filter::HostMemory);
         }
-        if needs.devices == 0 {
-            return None;
-        }
         let wanted = needs.devices as usize;
-        // Devices are sorted by what is free.
-        let roomy = &self.devices[self.devices.partition_point(|d| d.free_milli < needs.milli)..];
-        if roomy.len() < wanted {
+        let enough = |memory_bytes| self.roomy(needs.milli, memory_bytes).take(wanted).count() == wanted;
+        if !enough(0) {
             return Some(Filter::Milli);
         }
-        if roomy.iter().filter(|d| d.free_memory_bytes >= needs.memory_bytes).take(wanted).count() < wanted {
+        if needs.memory_bytes > 0 && !enough(needs.memory_bytes) {
             return Some(Filter::Memory);
         }
         None
@@ -68,9 +94,18 @@ impl State {
 
     /// Devices that could take a share of the request, fullest first.
     pub fn fitting(&self, needs: &Needs) -> impl Iterator<Item = usize> {
-        let (milli, memory) = (needs.milli, needs.memory_bytes);
-        let fits = move |d: &Device| d.free_milli >= milli && d.free_memory_bytes >= memory;
-        self.devices.iter().enumerate().filter(move |(_, d)| fits(d)).map(|(index, _)| index)
+        self.roomy(needs.milli, needs.memory_bytes)
+    }
+
+    fn roomy(&self, milli: u32, memory_bytes: u64) -> impl Iterator<Item = usize> {
+        let fits = move |d: &Device| d.free_milli >= milli && d.free_memory_bytes >= memory_bytes;
+        let fits_paired = move |index: usize| {
+            let first = index - index % 2;
+            self.devices.get(first..first + 2).is_some_and(|pair| pair.iter().all(fits))
+        };
+        let from = if self.pairs { 0 } else { self.devices.partition_point(|d| d.free_milli < milli) };
+        (from..self.devices.len())
+            .filter(move |&index| if self.pairs { fits_paired(index) } else { fits(&self.devices[index]) })
     }
 
     /// Names this content whatever the order in which contents arose; orders
@@ -81,6 +116,7 @@ impl State {
             hash.bytes(name.as_bytes());
         }
         hash.word(u64::from(realm.clearance));
+        hash.word(u64::from(self.pairs));
         hash.word(self.cpu_milli);
         hash.word(self.host_memory_bytes);
         for device in &self.devices {
@@ -90,6 +126,18 @@ impl State {
         }
         hash.finish()
     }
+}
+
+/// Whether a worker whose devices are taken in pairs may take it.
+pub(super) fn takes_pairs(needs: &Needs) -> bool {
+    needs.devices == 0 || needs.devices.is_multiple_of(2) && needs.milli >= WHOLE_MILLI
+}
+
+/// Equal for the same devices in any order.
+pub(super) fn sorted(devices: &[Device]) -> Vec<Device> {
+    let mut sorted = devices.to_vec();
+    sorted.sort_unstable();
+    sorted
 }
 
 struct Fingerprint(u64);
