@@ -83,7 +83,8 @@ pub struct Device {
     pub free_memory_bytes: u64,
     /// Thousandths in all: 1000 for an accelerator.
     pub milli: u32,
-    /// Memory in all, bytes; 0 where memory is not counted.
+    /// Memory in all, bytes; 0 where it is not counted, so that only requests
+    /// without memory fit.
     pub memory_bytes: u64,
 }
 

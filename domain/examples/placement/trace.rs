@@ -159,7 +159,7 @@ impl Random {
 
     /// Below `n`.
     pub fn below(&mut self, n: usize) -> usize {
-        usize::try_from(u128::from(self.next()) * n as u128 >> 64).expect("it is below a usize")
+        usize::try_from((u128::from(self.next()) * n as u128) >> 64).expect("it is below a usize")
     }
 
     pub fn shuffle<T>(&mut self, items: &mut [T]) {

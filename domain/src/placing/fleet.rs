@@ -18,6 +18,9 @@ use crate::WorkerId;
 const FIRST_PRICES: u64 = 16;
 /// Prices are renewed when a fifth of what is known is new.
 const RENEW_SHARE: u64 = 5;
+/// New prices put everything in order anew. So many places may be judged for
+/// that for each arrival, so that a decision costs no more in a large fleet.
+const JUDGED_PER_ARRIVAL: u64 = 64;
 /// Prices are renewed when an eighth of the devices came or went.
 const SUPPLY_SHARE: u64 = 8;
 
@@ -76,9 +79,10 @@ impl Fleet {
         let plausible = worker.devices.len() <= MAX_DEVICES
             && worker.free_cpu_milli <= worker.cpu_milli
             && worker.free_host_memory_bytes <= worker.host_memory_bytes
-            && worker.devices.iter().all(|d| {
-                d.free_milli <= d.milli && (d.memory_bytes == 0 || d.free_memory_bytes <= d.memory_bytes)
-            });
+            && worker
+                .devices
+                .iter()
+                .all(|d| d.free_milli <= d.milli && d.free_memory_bytes <= d.memory_bytes);
         if !plausible {
             return Err(PlacingError::Implausible(id));
         }
@@ -128,7 +132,9 @@ impl Fleet {
     pub fn observe(&mut self, needs: &Needs) {
         self.demand.observe(needs);
         self.arrived += 1;
-        self.stale |= self.arrived >= FIRST_PRICES.max(self.demand.arrivals() / RENEW_SHARE);
+        let due = FIRST_PRICES.max(self.demand.arrivals() / RENEW_SHARE);
+        let affordable = (self.groups.count_alive() * self.shapes.len()) as u64 / JUDGED_PER_ARRIVAL;
+        self.stale |= self.arrived >= due.max(affordable);
     }
 
     /// The best place for a request, or what stands against each worker. Takes
@@ -225,9 +231,8 @@ impl Fleet {
         let taken = worker.cpu_milli - worker.free_cpu_milli >= needs.cpu_milli
             && worker.host_memory_bytes - worker.free_host_memory_bytes >= needs.host_memory_bytes
             && devices(worker, hold).all(|device| {
-                let memory = device.memory_bytes.saturating_sub(device.free_memory_bytes);
                 device.milli - device.free_milli >= needs.milli
-                    && (device.memory_bytes == 0 || memory >= needs.memory_bytes)
+                    && device.memory_bytes - device.free_memory_bytes >= needs.memory_bytes
             });
         if !taken {
             return Err(PlacingError::NotHeld(hold.worker));
@@ -298,7 +303,9 @@ impl Fleet {
         }
         (self.stale, self.arrived, self.moved) = (false, 0, 0);
         let prices = Prices::of(&self.demand, &self.supply);
-        if prices != self.prices || self.pricing.version == 0 {
+        if self.pricing.version > 0 && prices.is_close_to(&self.prices) {
+            self.prices.follow(prices);
+        } else {
             let table = |realm: &Realm| Arc::new(prices.table(&realm.class).cloned().unwrap_or_default());
             self.pricing.version += 1;
             self.pricing.tables = self.realms.iter().map(table).collect();

@@ -61,6 +61,11 @@ impl Groups {
         (0..).zip(&self.list).filter(|(_, group)| group.count > 0).map(|(id, _)| id)
     }
 
+    /// How many have workers.
+    pub fn count_alive(&self) -> usize {
+        self.alive
+    }
+
     pub fn join(&mut self, state: State, realm: &Realm, domain: &Arc<str>, worker: WorkerId) -> u32 {
         let id = match self.ids.get(&state) {
             Some(id) => *id,

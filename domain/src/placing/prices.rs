@@ -59,6 +59,10 @@ pub(super) const MAX_SIZES: usize = 4;
 const EXACT: f64 = 64.0;
 /// In which places that are not quite free are counted.
 pub(super) const PLACE_UNITS: f64 = 8.0;
+/// Prices in devices that differ by less than this are alike.
+const ALIKE: f64 = 0.02;
+/// Sizes that are so much alike, relatively, have the same places.
+const SIZES_ALIKE: f64 = 0.1;
 /// Differences below this are rounding.
 pub(super) const ROUNDING: f64 = 1e-9;
 
@@ -102,6 +106,14 @@ pub(super) struct Size {
 }
 
 impl Size {
+    /// In what places are counted by.
+    fn is_close_to(&self, other: &Self) -> bool {
+        let alike = |a: f64, b: f64| (a / b - 1.0).abs() <= SIZES_ALIKE;
+        self.devices == other.devices
+            && alike(self.per_cpu_milli, other.per_cpu_milli)
+            && alike(self.per_host_byte, other.per_host_byte)
+    }
+
     /// What one more place for them is worth where there are so many, in
     /// devices: it is missed if more of them arrive than there are places for,
     /// while so much else arrives. Arrivals are Poisson.
@@ -145,6 +157,21 @@ impl Prices {
         };
         let tables = supply.classes.iter().map(table).collect();
         Self { tables, markets: markets.into_iter().map(|(_, market)| market).collect() }
+    }
+
+    /// Whether decisions at the one prices are as good as at the others, so
+    /// that nothing needs to be put in order anew.
+    pub(super) fn is_close_to(&self, other: &Self) -> bool {
+        self.tables.len() == other.tables.len()
+            && self
+                .tables
+                .iter()
+                .all(|(class, table)| other.table(class).is_some_and(|other| table.is_close_to(other)))
+    }
+
+    /// Takes over from prices that are close what no order depends on.
+    pub(super) fn follow(&mut self, prices: Self) {
+        self.markets = prices.markets;
     }
 
     pub(super) fn markets(&self) -> &[Market] {
@@ -216,6 +243,17 @@ impl Table {
             }
         }
         table
+    }
+
+    fn is_close_to(&self, other: &Self) -> bool {
+        let alike = |(size, other): (&Size, &Size)| size.is_close_to(other);
+        self.market == other.market
+            && self.sizes.len() == other.sizes.len()
+            && self.sizes.iter().zip(&other.sizes).all(alike)
+            && self.gaps.iter().zip(&other.gaps).all(|(gap, other)| is_close(*gap, *other))
+            && is_close(self.scarcity, other.scarcity)
+            && self.cpu.is_close_to(&other.cpu)
+            && self.host.is_close_to(&other.host)
     }
 
     /// What a gap of so many thousandths is worth.
@@ -336,6 +374,12 @@ impl Hunger {
         hunger
     }
 
+    /// Compared at what would feed a device for each of the kinds.
+    fn is_close_to(&self, other: &Self) -> bool {
+        let frees = || self.ratios.iter().chain(&other.ratios);
+        frees().all(|free| is_close(self.unfed(1.0, *free), other.unfed(1.0, *free)))
+    }
+
     fn unfed(&self, value: f64, free: f64) -> f64 {
         if value <= 0.0 || self.ratios.is_empty() {
             return 0.0;
@@ -344,6 +388,10 @@ impl Hunger {
         let (weights, shares) = self.sums[hungry];
         (value * weights - free * shares).max(0.0)
     }
+}
+
+fn is_close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= ALIKE
 }
 
 /// Whether these needs may be met by this class.

@@ -241,6 +241,11 @@ impl Shapes {
         shape
     }
 
+    /// How many kinds there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
     fn create(&mut self, ask: &Ask) -> usize {
         let shape = Shape::new(ask.clone());
         let id = if self.list.len() < MAX_SHAPES {
