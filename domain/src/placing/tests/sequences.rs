@@ -15,7 +15,8 @@ enum Call {
     Put(WorkerId, Worker),
     Remove(WorkerId),
     Cordon(WorkerId, bool),
-    Observe(Needs),
+    /// As often as this.
+    Observe(Needs, u32),
     /// Choose, and hold what is chosen.
     Choose(Ask, Preferences),
     /// Hold whatever this names.
@@ -61,7 +62,9 @@ impl Run {
                 let known = self.model.workers.get_mut(id).map(|worker| worker.cordoned = *cordoned);
                 self.both(|fleet| assert_eq!(fleet.cordon(*id, *cordoned).is_ok(), known.is_some()));
             }
-            Call::Observe(needs) => self.both(|fleet| fleet.observe(needs)),
+            Call::Observe(needs, times) => {
+                self.both(|fleet| (0..*times).for_each(|_| fleet.observe(needs)));
+            }
             Call::Choose(ask, preferences) => self.choose(ask, preferences)?,
             Call::Hold(needs, hold) => self.hold(needs, hold),
             Call::Release(_, _) if self.holds.is_empty() => {}
@@ -246,7 +249,7 @@ fn calls() -> impl Strategy<Value = Call> {
         8 => (asks(), preferences()).prop_map(|(ask, preferences)| Call::Choose(ask, preferences)),
         4 => (any::<prop::sample::Index>(), prop::bool::weighted(0.2)).prop_map(|(i, again)| Call::Release(i, again)),
         2 => (needs(), hold).prop_map(|(needs, hold)| Call::Hold(needs, hold)),
-        2 => needs().prop_map(Call::Observe),
+        2 => (needs(), 1..=40u32).prop_map(|(needs, times)| Call::Observe(needs, times)),
         1 => (ids(), workers()).prop_map(|(id, worker)| Call::Put(id, worker)),
         1 => ids().prop_map(Call::Remove),
         1 => (ids(), any::<bool>()).prop_map(|(id, cordoned)| Call::Cordon(id, cordoned)),
