@@ -63,6 +63,8 @@ pub(super) const PLACE_UNITS: f64 = 8.0;
 const ALIKE: f64 = 0.02;
 /// Sizes that are so much alike, relatively, have the same places.
 const SIZES_ALIKE: f64 = 0.1;
+/// What requests for several devices need beyond so many times the mean is much.
+const LARGE: f64 = 1.25;
 /// Differences below this are rounding.
 pub(super) const ROUNDING: f64 = 1e-9;
 
@@ -317,26 +319,23 @@ fn markets<'a>(demand: &Demand, supply: &'a Supply) -> Vec<(Vec<&'a str>, Market
     }
     let market = |classes: Vec<&'a str>| {
         let mut asked = 0.0;
-        let mut kinds: BTreeMap<u32, (u64, f64, f64)> = BTreeMap::new();
+        let mut kinds: BTreeMap<u32, Vec<(&Needs, u64)>> = BTreeMap::new();
         let meets = |needs: &Needs| classes.iter().any(|class| accepts(needs, class));
         for (needs, count) in demand.kinds().filter(|(needs, _)| needs.devices > 0 && meets(needs)) {
             asked += float(count) * f64::from(needs.devices) * f64::from(needs.milli);
             if needs.devices > 1 {
-                let (arrivals, cpu, host) = kinds.entry(needs.devices).or_default();
-                *arrivals += count;
-                *cpu += float(count) * float(needs.cpu_milli);
-                *host += float(count) * float(needs.host_memory_bytes);
+                kinds.entry(needs.devices).or_default().push((needs, count));
             }
         }
-        let mut kinds: Vec<_> = kinds.into_iter().collect();
-        kinds.sort_by_key(|(devices, (arrivals, ..))| (std::cmp::Reverse(*arrivals), *devices));
+        let mut kinds: Vec<_> = kinds.into_values().flat_map(|kinds| usual_and_large(&kinds)).collect();
+        kinds.sort_by_key(|sums| std::cmp::Reverse((sums.arrivals * u64::from(sums.devices), sums.devices)));
         kinds.truncate(MAX_SIZES);
-        let size = |(devices, (arrivals, cpu, host)): (u32, (u64, f64, f64))| Size {
-            devices,
-            per_device: 1.0 / f64::from(devices),
-            per_cpu_milli: if cpu > 0.0 { float(arrivals) / cpu } else { f64::MAX },
-            per_host_byte: if host > 0.0 { float(arrivals) / host } else { f64::MAX },
-            per_milli: if asked > 0.0 { float(arrivals) / asked } else { 0.0 },
+        let size = |sums: Sums| Size {
+            devices: sums.devices,
+            per_device: 1.0 / f64::from(sums.devices),
+            per_cpu_milli: if sums.cpu > 0.0 { float(sums.arrivals) / sums.cpu } else { f64::MAX },
+            per_host_byte: if sums.host > 0.0 { float(sums.arrivals) / sums.host } else { f64::MAX },
+            per_milli: if asked > 0.0 { float(sums.arrivals) / asked } else { 0.0 },
         };
         let sizes = kinds.into_iter().map(size).collect();
         let capacity_milli = classes
@@ -348,6 +347,40 @@ fn markets<'a>(demand: &Demand, supply: &'a Supply) -> Vec<(Vec<&'a str>, Market
         (classes, Market { sizes, capacity_milli })
     };
     markets.into_iter().map(market).collect()
+}
+
+/// What requests for so many devices need in all.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    devices: u32,
+    arrivals: u64,
+    cpu: f64,
+    host: f64,
+}
+
+impl Sums {
+    fn of<'a>(kinds: impl Iterator<Item = &'a (&'a Needs, u64)>) -> Self {
+        let mut sums = Self::default();
+        for (needs, count) in kinds {
+            sums.devices = needs.devices;
+            sums.arrivals += count;
+            sums.cpu += float(*count) * float(needs.cpu_milli);
+            sums.host += float(*count) * float(needs.host_memory_bytes);
+        }
+        sums
+    }
+}
+
+/// Kinds for the same number of devices; those apart that need much more than
+/// is usual, which only the largest workers have places for.
+fn usual_and_large(kinds: &[(&Needs, u64)]) -> Vec<Sums> {
+    let all = Sums::of(kinds.iter());
+    let most = |sum: f64| LARGE * sum / float(all.arrivals);
+    let (cpu, host) = (most(all.cpu), most(all.host));
+    let is_large = |needs: &Needs| float(needs.cpu_milli) > cpu || float(needs.host_memory_bytes) > host;
+    let large = Sums::of(kinds.iter().filter(|(needs, _)| is_large(needs)));
+    let usual = Sums::of(kinds.iter().filter(|(needs, _)| !is_large(needs)));
+    [usual, large].into_iter().filter(|sums| sums.arrivals > 0).collect()
 }
 
 /// How much of a resource requests need for each device of value. What free
