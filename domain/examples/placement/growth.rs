@@ -31,10 +31,12 @@ pub fn us_per_decision(trace: &Trace, workers: usize, seed: u64) -> f64 {
     let mut timed = 0;
     let mut spent = Duration::ZERO;
     let mut full = false;
+    let mut refused = false;
     while timed < TIMED_DECISIONS {
         let pod = &trace.pods[random.below(trace.pods.len())];
         let ask = pod.ask();
-        let ended = held + pod.total_milli() > most && !holds.is_empty();
+        // Some pods cannot be packed so densely.
+        let ended = (refused || held + pod.total_milli() > most) && !holds.is_empty();
         full |= ended;
         let ended = ended.then(|| holds.swap_remove(random.below(holds.len())));
         let begun = Instant::now();
@@ -44,6 +46,7 @@ pub fn us_per_decision(trace: &Trace, workers: usize, seed: u64) -> f64 {
         }
         fleet.observe(&ask.needs);
         let choice = fleet.choose(&ask, &Preferences::default());
+        refused = choice.is_err();
         if let Ok(choice) = choice {
             fleet.place(&ask.needs, &choice.hold).expect("it was chosen");
             held += pod.total_milli();
