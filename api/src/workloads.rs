@@ -3,7 +3,7 @@
 
 use axum::extract::State;
 use domain::WorkloadId;
-use domain::explanations::Explanation;
+use domain::explanations::WorkloadExplanation;
 use domain::workloads::Workload;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -56,12 +56,12 @@ async fn list_workloads(
 /// Why a workload is where it is, or why it waits, its place in the queue, and
 /// what would let it run.
 #[utoipa::path(get, path = "/api/v1/workloads/{workload}/explanation", tag = "workloads",
-    params(TenantParam, ("workload" = WorkloadId, Path)), responses((status = 200, body = Explanation)))]
+    params(TenantParam, ("workload" = WorkloadId, Path)), responses((status = 200, body = WorkloadExplanation)))]
 async fn explain_workload(
     scope: TenantScope,
     State(app): State<App>,
     Path(id): Path<WorkloadId>,
-) -> Result<Json<Explanation>> {
+) -> Result<Json<WorkloadExplanation>> {
     let mut tx = scope.read(&app).await?;
     let mut system = app.store.system().await?;
     Ok(Json(store::workloads::explain(&mut tx, &mut system, id).await?))

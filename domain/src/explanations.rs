@@ -11,7 +11,7 @@ use crate::{DeviceId, PlacementId, ProjectId, Timestamp, WorkerId, WorkloadId};
 
 /// Where a workload is and why, or why it is nowhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Explanation {
+pub struct WorkloadExplanation {
     /// The workload.
     pub workload: Workload,
     /// Its project.
@@ -67,7 +67,7 @@ pub struct Eviction {
     pub placed_at: Timestamp,
 }
 
-impl Explanation {
+impl WorkloadExplanation {
     /// With the words.
     pub fn told(mut self) -> Self {
         let mut text = match (&self.placement, self.workload.state) {

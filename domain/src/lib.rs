@@ -17,6 +17,7 @@ pub mod keys;
 pub mod models;
 pub mod openai;
 pub mod outbox;
+pub mod placing;
 pub mod planner;
 pub mod principals;
 pub mod projects;

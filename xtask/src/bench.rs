@@ -5,6 +5,7 @@ mod api;
 mod auth;
 mod client;
 mod memory;
+mod placement;
 mod prompt;
 mod quota;
 mod start;
@@ -42,6 +43,15 @@ pub struct Arguments {
     /// `quota`: the load, a generator of Kueue's `test/performance/scheduler/configs`
     #[arg(long, value_name = "FILE", required_if_eq("name", "quota"))]
     generator: Option<PathBuf>,
+    /// `placement`: nodes of an openb trace
+    #[arg(long, value_name = "CSV", required_if_eq("name", "placement"))]
+    nodes: Option<PathBuf>,
+    /// `placement`: pods of an openb trace
+    #[arg(long, value_name = "CSV", required_if_eq("name", "placement"))]
+    pods: Option<PathBuf>,
+    /// `placement`: orders in which the pods arrive, one run for each
+    #[arg(long, value_name = "FIRST..LAST", default_value = "42..51")]
+    seeds: placement::Seeds,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -52,6 +62,8 @@ enum Name {
     Api,
     /// Kueue's performance test, from the creation of jobs to their end
     Quota,
+    /// Share of the accelerators that placement fills on a trace, and its speed
+    Placement,
     /// Time to first token and tokens per second, whole path against bare engine
     Prompt,
     /// Cold and warm start, and memory at rest
@@ -85,6 +97,20 @@ impl Samples {
         }
     }
 
+    fn mean(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "some thousand samples")]
+        let count = self.0.len().max(1) as f64;
+        self.0.iter().sum::<f64>() / count
+    }
+
+    /// Standard deviation of the samples; 0 of one.
+    fn deviation(&self) -> f64 {
+        let mean = self.mean();
+        #[expect(clippy::cast_precision_loss, reason = "some thousand samples")]
+        let others = self.0.len().saturating_sub(1).max(1) as f64;
+        (self.0.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / others).sqrt()
+    }
+
     fn lowest(&self) -> f64 {
         self.0.iter().copied().min_by(f64::total_cmp).unwrap_or(0.0)
     }
@@ -103,6 +129,9 @@ struct Figure {
     bar: Option<f64>,
     low: f64,
     high: f64,
+    /// Where the value is a mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deviation: Option<f64>,
     #[serde(skip)]
     limit: Option<Bar>,
 }
@@ -120,10 +149,32 @@ impl Figures {
         samples: &Samples,
         limit: Option<Bar>,
     ) {
-        let name = name.into();
+        self.push(name.into(), unit, samples, (samples.median(), None), limit);
+    }
+
+    /// The mean of the samples, where each run measures something else.
+    pub fn add_mean(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        samples: &Samples,
+        limit: Option<Bar>,
+    ) {
+        let value = (samples.mean(), Some(samples.deviation()));
+        self.push(name.into(), unit, samples, value, limit);
+    }
+
+    fn push(
+        &mut self,
+        name: String,
+        unit: &'static str,
+        samples: &Samples,
+        (value, deviation): (f64, Option<f64>),
+        limit: Option<Bar>,
+    ) {
         let bar = limit.map(|(Bar::AtMost(bar) | Bar::AtLeast(bar))| bar);
-        let (value, low, high) = (samples.median(), samples.lowest(), samples.highest());
-        self.0.push(Figure { name, value, unit, bar, low, high, limit });
+        let (low, high) = (samples.lowest(), samples.highest());
+        self.0.push(Figure { name, value, unit, bar, low, high, deviation, limit });
     }
 }
 
@@ -142,6 +193,7 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         Name::Api => ("api", api(project, arguments)?),
         Name::Auth => ("auth", auth(project, arguments)?),
         Name::Quota => ("quota", quota(project, arguments)?),
+        Name::Placement => ("placement", placement(project, arguments)?),
         Name::Prompt => ("prompt", prompt::run(&up::prepare(project)?, arguments.runs)?),
         Name::Start => ("start", start::run(&up::prepare(project)?, arguments.runs)?),
     };
@@ -188,6 +240,9 @@ fn quota(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
     let generator = arguments.generator.as_ref().context("give --generator FILE")?;
     let binaries = up::ensure_postgres(project)?;
     quota::run(project, &binaries, &project.called_from.join(generator), arguments.runs)
+fn placement(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
+    let given = |path: &Option<PathBuf>| path.clone().context("placement needs --nodes and --pods");
+    placement::run(project, &given(&arguments.nodes)?, &given(&arguments.pods)?, arguments.seeds)
 }
 
 /// What is measured, built unless it is given, and PostgreSQL.
@@ -200,15 +255,20 @@ fn programs(project: &Project, arguments: &Arguments) -> Result<(PathBuf, postgr
 }
 
 fn print_table(figures: &[Figure]) {
-    println!("\n{:<38} {:>10} {:<9} {:>21}  bar", "figure", "median", "unit", "lowest … highest");
+    println!("\n{:<38} {:>10} {:<9} {:>21}  bar", "figure", "value", "unit", "spread");
     for figure in figures {
-        let spread = format!("{:.2} … {:.2}", figure.low, figure.high);
+        let spread = match figure.deviation {
+            Some(deviation) => format!("± {deviation:.3}"),
+            None => format!("{:.2} … {:.2}", figure.low, figure.high),
+        };
         let bar = match figure.limit {
             None => String::new(),
             Some(Bar::AtMost(bar)) => format!("≤ {bar} {}", verdict(figure.value <= bar)),
             Some(Bar::AtLeast(bar)) => format!("≥ {bar} {}", verdict(figure.value >= bar)),
         };
-        println!("{:<38} {:>10.2} {:<9} {spread:>21}  {bar}", figure.name, figure.value, figure.unit);
+        let (name, value, unit) = (&figure.name, figure.value, figure.unit);
+        let precision = if figure.deviation.is_some() { 3 } else { 2 };
+        println!("{name:<38} {value:>10.precision$} {unit:<9} {spread:>21}  {bar}");
     }
 }
 

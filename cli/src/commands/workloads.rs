@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Subcommand;
 use domain::WorkloadId;
-use domain::explanations::Explanation;
+use domain::explanations::WorkloadExplanation;
 use domain::workloads::{Workload, WorkloadOwner};
 
 use super::Call;
@@ -63,6 +63,6 @@ pub(super) async fn explain(command: ExplainCommand, at: &Call) -> Result<()> {
     if at.format == crate::args::Format::Json {
         return output::json(&answer);
     }
-    let explanation: Explanation = output::parse(answer)?;
+    let explanation: WorkloadExplanation = output::parse(answer)?;
     output::print(&explanation.text)
 }

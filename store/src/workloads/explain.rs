@@ -1,6 +1,6 @@
 //! Workloads as people ask about them.
 
-use domain::explanations::{Eviction, Explanation, Placed, Position};
+use domain::explanations::{Eviction, Placed, Position, WorkloadExplanation};
 use domain::planner::Considered;
 use domain::workloads::Workload;
 use domain::{DeviceId, TenantId, VersionId, WorkloadId};
@@ -102,7 +102,7 @@ pub async fn explain(
     tx: &mut TenantTx,
     system: &mut SystemTx,
     id: WorkloadId,
-) -> Result<Explanation, StoreError> {
+) -> Result<WorkloadExplanation, StoreError> {
     let row = select(tx, Ids::only(id.0), false, true, 1).await?.pop();
     let row = row.ok_or(StoreError::NotFound("workload"))?;
     let level = row.level.as_deref().map(str::parse).transpose();
@@ -137,7 +137,7 @@ pub async fn explain(
     .fetch_optional(tx.conn())
     .await?;
     let corrupt = |column| StoreError::corrupt("placements", column, id);
-    let explanation = Explanation {
+    let explanation = WorkloadExplanation {
         level,
         project_id,
         position: (position.of > 0)
