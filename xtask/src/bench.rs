@@ -240,6 +240,8 @@ fn quota(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
     let generator = arguments.generator.as_ref().context("give --generator FILE")?;
     let binaries = up::ensure_postgres(project)?;
     quota::run(project, &binaries, &project.called_from.join(generator), arguments.runs)
+}
+
 fn placement(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
     let given = |path: &Option<PathBuf>| path.clone().context("placement needs --nodes and --pods");
     placement::run(project, &given(&arguments.nodes)?, &given(&arguments.pods)?, arguments.seeds)

@@ -27,7 +27,8 @@ const MAX_KEY_BYTES: usize = 255;
 /// POSTs that make nothing which could be made twice.
 const REPEATABLE: [&str; 1] = ["check_identity_provider"];
 /// PUTs that say the whole of what they put: nothing of another's is lost.
-const UNCONDITIONAL: [&str; 1] = ["put_project_member"];
+const UNCONDITIONAL: [&str; 4] =
+    ["put_project_member", "put_cohort", "put_tenant_quota", "put_project_quota"];
 
 /// What an operation of the provisioning API must be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
