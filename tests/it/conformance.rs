@@ -217,9 +217,28 @@ async fn examples(
     // Besides the sessions of the scene, by whose credentials nothing is asked any more.
     let url = format!("{}/api/v1/sessions", stage.public);
     let (_, sessions) = call(&stage.http, Method::GET, &url, Some(platform), None).await;
+    // A member, a quota that holds nothing back, and a limit in it.
+    let quotas = json!({"quotas": [{"class": "cpu", "nominal": 1_000_000_000}]});
+    for (path, body) in [
+        (format!("projects/{NAME}/members/{account}?tenant={NAME}"), json!({"role": "user"})),
+        (format!("tenants/{NAME}/quota"), quotas.clone()),
+        (format!("projects/{NAME}/quota?tenant={NAME}"), quotas.clone()),
+    ] {
+        let url = format!("{}/api/v1/{path}", stage.public);
+        let (status, answer) = call(&stage.http, Method::PUT, &url, Some(platform), Some(body)).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {answer}");
+    }
+    let url = format!("{}/api/v1/workloads", stage.public);
+    let (_, workloads) = call(&stage.http, Method::GET, &url, Some(head), None).await;
+    let of_project = json!({"tenant": NAME, "project": NAME});
     json!({
+        "get_project_quota": of_project,
+        "put_project_quota": {"tenant": NAME, "project": NAME, "body": quotas},
+        "delete_project_quota": of_project,
+        "explain_workload": {"tenant": NAME, "workload": workloads["items"][0]["id"]},
         "create_endpoint": {"tenant": NAME, "body": {"name": "made", "model": NAME, "project": NAME, "replicas": 0}},
         "put_project_member": {"tenant": NAME, "project": NAME, "account": account, "body": {"role": "user"}},
+        "get_project_member": {"tenant": NAME, "project": NAME, "account": account},
         "end_account_sessions": {"tenant": NAME, "account": account},
         "delete_project": {"tenant": NAME, "project": "empty"},
         "update_identity_provider": {"tenant": NAME, "provider": existing["path.provider"][1], "body": {"enabled": true}},
