@@ -1,6 +1,7 @@
 //! Workers that are played: ready at once, done in time, gone when told.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -136,13 +137,12 @@ impl Fleet {
         for row in rows(&mut self.su, sql).await? {
             let (placement, worker) = (PlacementId(row.get(0)), WorkerId(row.get(1)));
             let job = JobId(row.get(4));
-            let shares = self.shares.entry(worker).or_default();
-            if !shares.contains_key(&placement) {
+            if let Entry::Vacant(new) = self.shares.entry(worker).or_default().entry(placement) {
                 let mut seen = self.seen.lock().await;
                 let (_, index) = seen.created[&job];
                 seen.admitted.insert(job, now);
                 self.timers.push(Reverse((now + self.planned[index].runtime, job)));
-                shares.insert(placement, Share { placement, generation: row.get(2) });
+                new.insert(Share { placement, generation: row.get(2) });
                 touched.entry(worker).or_default();
             }
             if row.get::<&str, _>(3) == "draining" && self.done.contains(&job) {
