@@ -275,7 +275,7 @@ pub async fn tick(
     term: Term,
     now: Timestamp,
 ) -> Result<Summary, StoreError> {
-    placement::tick(store, settings, term, now).await
+    placement::tick(store, settings, term, now, placement::Until::Settled).await
 }
 
 #[expect(clippy::cast_precision_loss, reason = "epochs stay far below 2^53")]

@@ -47,7 +47,7 @@ pub(crate) async fn run(
         if leader.check().await.is_err() {
             return None;
         }
-        match tick(&deps.store, &settings, term, deps.clock.now()).await {
+        match tick(&deps.store, &settings, term, deps.clock.now(), Until::Applied).await {
             Ok(_) => {}
             Err(StoreError::NotLeader) => return Some(leader),
             Err(error) => {
@@ -59,12 +59,23 @@ pub(crate) async fn run(
     }
 }
 
+/// When a tick ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// When a plan has found nothing to decide.
+    Settled,
+    /// Already when everything that was decided became true and nothing new was
+    /// made: what that changed wakes the loop again.
+    Applied,
+}
+
 /// Plans and applies until nothing is left to decide.
 pub(crate) async fn tick(
     store: &Store,
     settings: &Settings,
     term: Term,
     now: Timestamp,
+    until: Until,
 ) -> Result<Summary, StoreError> {
     let started = Instant::now();
     let mut summary = Summary::default();
@@ -82,6 +93,10 @@ pub(crate) async fn tick(
             let applied = apply_batch(store, &snapshot, batch, term, now).await?;
             summary.applied += applied;
             summary.refused += batch.len() as u64 - applied;
+        }
+        let made = decisions.iter().any(|d| matches!(d, Decision::CreateWorkloads { .. }));
+        if until == Until::Applied && !made && summary.refused == 0 {
+            break;
         }
     }
     publish(&summary, started);
