@@ -47,6 +47,7 @@ impl Load {
             group: None,
             budget: Vec::new(),
             hold: None,
+            kind: 0,
         };
         self.admissions.enqueue(ask).expect("it is new");
     }

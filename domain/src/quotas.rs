@@ -17,6 +17,7 @@
 //! an accelerator, bytes, tokens). Shares are compared exactly, as fractions.
 
 mod admission;
+mod aside;
 mod asks;
 mod budgets;
 mod changes;
@@ -51,6 +52,7 @@ pub use nodes::{
 };
 pub use policies::{BorrowWhilePreempting, Fungibility, Policies, Reclaim, Strategy, WithinTenant};
 pub use preemption::Rule;
+pub use queries::Obstacle;
 pub use reasons::{Level, Waiting, WhyNot};
 pub use snapshot::{Holding, HoldingStanding, Settings, Snapshot};
 pub use state::{Admissions, QuotaError, Standing};

@@ -124,7 +124,11 @@ async fn main() -> Result<()> {
             break;
         }
         anyhow::ensure!(began.elapsed() < LIMIT, "{ended} of {} ended in {LIMIT:?}", planned.len());
-        anyhow::ensure!(!playing.is_finished() && !scheduling.is_finished(), "a part ended by itself");
+        if playing.is_finished() {
+            playing.await?.context("the workers ended by themselves")?;
+            anyhow::bail!("the workers ended");
+        }
+        anyhow::ensure!(!scheduling.is_finished(), "the scheduler ended by itself");
     }
     println!("{}", figures(&*seen.lock().await, &planned, &queues));
     stop.cancel();

@@ -181,6 +181,7 @@ fn prepare(cohorts: &[Cohorts]) -> (Run, Vec<String>, Amount, u64) {
                                 group: None,
                                 budget: Vec::new(),
                                 hold: None,
+                                kind: 0,
                             },
                             queue: queues,
                             class,

@@ -115,6 +115,7 @@ impl Wanted<'_> {
             group,
             budget: Vec::new(),
             hold: None,
+            kind: 0,
         }
     }
 }

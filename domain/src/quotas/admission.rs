@@ -250,7 +250,8 @@ impl Admissions {
         }
         let by = by(&self.settings, head.leaf);
         let tenant = &mut self.tenants[head.tenant as usize];
-        tenant.queue.park(head.lane, by, Parked { why }, strict);
+        tenant.queue.park(head.lane, by, Parked { why, aside: false }, strict);
+        self.note(head.tenant, head.lane);
         self.roots.entry(root).or_default().parked.insert((head.tenant, head.lane));
     }
 

@@ -116,6 +116,10 @@ pub struct Ask {
     pub budget: Vec<(BudgetKind, Amount)>,
     /// What keeps it for now, apart from quota.
     pub hold: Option<Hold>,
+    /// Those of one kind need the same of a device, by whatever numbers the
+    /// caller: it may set a whole kind aside.
+    #[serde(default)]
+    pub kind: u32,
 }
 
 /// An ask that no quota can be applied to.

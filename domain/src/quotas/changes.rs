@@ -35,6 +35,8 @@ impl Admissions {
             }
             State::Leaving { grant, .. } => {
                 self.leave(slot, &grant);
+                let root = self.root_of(tenant);
+                self.roots.entry(root).or_default().leaving -= 1;
                 Standing::Leaving
             }
         };
@@ -72,6 +74,8 @@ impl Admissions {
         now: Timestamp,
     ) {
         self.unpromise(slot, grant, now);
+        let root = self.root_of(self.entries.get(slot).tenant);
+        self.roots.entry(root).or_default().leaving += 1;
         self.entries.get_mut(slot).state = State::Leaving { grant: grant.clone(), preemptor };
     }
 

@@ -28,7 +28,8 @@ impl Admissions {
         }
         let mut wanted: BTreeMap<KeyIx, Amount> = BTreeMap::new();
         for (_, lane) in state.queue.lanes() {
-            if self.is_for(node, &lane.shape) {
+            let aside = lane.parked.as_ref().is_some_and(|p| p.aside);
+            if !aside && self.is_for(node, &lane.shape) {
                 for (key, amount) in times(&lane.shape.options[0], lane.shape.count) {
                     let most = wanted.entry(key).or_default();
                     *most = amount.max(*most);

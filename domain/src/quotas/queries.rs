@@ -1,8 +1,21 @@
 //! What can be asked: where workloads stand and why they wait.
 
 use super::entries::State;
-use super::{Admissions, BudgetKind, BudgetState, Level, NodeId, Standing, Waiting, WhyNot};
+use super::{Admissions, Ask, BudgetKind, Hold, BudgetState, Level, NodeId, Standing, Waiting, WhyNot};
 use crate::{TenantId, WorkloadId};
+
+/// What stops a workload that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle<'a> {
+    /// Something outside the quota keeps it.
+    Hold(&'a Hold),
+    /// Its kind is set aside.
+    Aside,
+    /// Quota.
+    Quota(&'a WhyNot),
+    /// Others are before it.
+    Others,
+}
 
 impl Admissions {
     /// What may still be spent.
@@ -18,6 +31,35 @@ impl Admissions {
             State::Admitted(_) => Standing::Admitted,
             State::Leaving { .. } => Standing::Leaving,
         })
+    }
+
+    /// What it was told of a workload.
+    pub fn ask(&self, id: WorkloadId) -> Option<&Ask> {
+        Some(&self.entries.get(self.entries.find(id)?).ask)
+    }
+
+    /// What stops a workload that waits, if it does.
+    pub fn obstacle(&self, id: WorkloadId) -> Option<Obstacle<'_>> {
+        let entry = self.entries.get(self.entries.find(id)?);
+        match &entry.state {
+            State::OnHold => entry.ask.hold.as_ref().map(Obstacle::Hold),
+            State::Pending => {
+                let queue = &self.tenants[entry.tenant as usize].queue;
+                Some(match &queue.lane(entry.lane).parked {
+                    Some(parked) if parked.aside => Obstacle::Aside,
+                    Some(parked) => Obstacle::Quota(&parked.why),
+                    None => Obstacle::Others,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// What was promised room in a tree in which nobody is leaving: the room
+    /// went to a change from outside, and only a new look may help.
+    pub fn promised_in_vain(&self) -> Vec<WorkloadId> {
+        let idle = self.roots.values().filter(|root| root.leaving == 0);
+        idle.flat_map(|root| &root.claims).map(|&(_, slot)| self.entries.get(slot).ask.id).collect()
     }
 
     /// Whether there is anything to decide.

@@ -23,12 +23,15 @@ pub(super) struct Shape {
     pub count: u32,
     pub min_count: u32,
     pub budget: Vec<(BudgetKind, Amount)>,
+    pub kind: u32,
 }
 
 /// Why a lane waits, and when to look again.
 #[derive(Clone, Debug)]
 pub(super) struct Parked {
     pub why: WhyNot,
+    /// Its kind is set aside: what is freed of quota does not help it.
+    pub aside: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub(super) struct Lane {
     /// By age.
     pub items: BTreeSet<(i64, WorkloadId, Slot)>,
     pub parked: Option<Parked>,
+    /// What was last told of why it waits.
+    pub told: Option<WhyNot>,
 }
 
 /// Priority, age, identifier: the order within a queue.
@@ -69,7 +74,7 @@ impl Queue {
             Some(&lane) => lane,
             None => {
                 let shape = Arc::new(shape);
-                let new = Lane { shape: shape.clone(), items: BTreeSet::new(), parked: None };
+                let new = Lane { shape: shape.clone(), items: BTreeSet::new(), parked: None, told: None };
                 let lane = match self.free.pop() {
                     Some(lane) => {
                         self.lanes[lane as usize] = new;
@@ -144,6 +149,16 @@ impl Queue {
             }
         }
         self.lanes[lane as usize].parked = Some(parked);
+    }
+
+    /// Whether a parked lane waits for another reason than when this was last
+    /// asked. How much is free just now is no reason.
+    pub fn is_news(&mut self, lane: LaneIx) -> bool {
+        let lane = &mut self.lanes[lane as usize];
+        let why = lane.parked.as_ref().map(|p| WhyNot { free: p.why.free.clamp(0, 1), ..p.why.clone() });
+        let news = why != lane.told;
+        lane.told = why;
+        news
     }
 
     /// Lets a parked lane be tried again.

@@ -75,6 +75,8 @@ pub(super) struct Root {
     pub left: bool,
     /// Tenants that keep something, or did when this was last settled.
     pub keeping: BTreeSet<TenantIx>,
+    /// How many hold something and are to leave.
+    pub leaving: usize,
 }
 
 /// The planner: the tree, the queues, and what is admitted.
@@ -100,6 +102,11 @@ pub struct Admissions {
     pub(super) claimed: u64,
     /// Whose turn it is, so that no tree waits for ever behind another.
     pub(super) turn: Ix,
+    /// Lanes of each kind, and the kinds that are set aside.
+    pub(super) kinds: BTreeMap<u32, BTreeSet<(TenantIx, LaneIx)>>,
+    pub(super) aside: BTreeSet<u32>,
+    /// Lanes that wait for another reason than was last asked.
+    pub(super) news: BTreeSet<(TenantIx, LaneIx)>,
 }
 
 /// By which subqueue a leaf's lanes are told apart.
@@ -124,6 +131,9 @@ impl Admissions {
             dirty: BTreeSet::new(),
             claimed: 0,
             turn: 0,
+            kinds: BTreeMap::new(),
+            aside: BTreeSet::new(),
+            news: BTreeSet::new(),
         };
         for ix in 0..new.specs.len() {
             if let NodeId::Tenant(id) = new.specs[ix].id {
@@ -176,6 +186,7 @@ impl Admissions {
             .collect();
         nodes.extend(orphans.into_iter().map(|id| NodeSpec::new(id, None)));
         let mut new = Self::new(settings, nodes)?;
+        new.aside.clone_from(&self.aside);
         let mut holdings = Vec::new();
         let mut pending = Vec::new();
         for (_, entry) in self.entries.iter() {
@@ -263,6 +274,7 @@ impl Admissions {
             }
         };
         let root_state = self.roots.entry(root).or_default();
+        root_state.leaving += usize::from(matches!(standing, HoldingStanding::Leaving(_)));
         (root_state.released, root_state.left) = (true, true);
         self.dirty.insert(root);
         Ok(())
@@ -323,16 +335,20 @@ impl Admissions {
             count: entry.ask.count,
             min_count: entry.ask.min_count.unwrap_or(entry.ask.count),
             budget: entry.ask.budget.clone(),
+            kind: entry.ask.kind,
         };
         let by = by(&self.settings, entry.leaf);
         let tenant = &mut self.tenants[entry.tenant as usize];
         entry.lane = tenant.queue.insert(shape, entry.queued_us, entry.ask.id, slot, by);
-        let (ix, lane) = (entry.tenant, entry.lane);
+        let (ix, lane, kind) = (entry.tenant, entry.lane, entry.ask.kind);
         let root = self.tree.nodes[tenant.node as usize].root;
-        // One that is older than those behind which a lane was parked may
-        // preempt what they could not.
-        if tenant.queue.lane(lane).parked.is_some() && self.is_first(slot) {
-            self.wake_lane(ix, lane);
+        self.kinds.entry(kind).or_default().insert((ix, lane));
+        match tenant.queue.lane(lane).parked.as_ref().map(|parked| parked.aside) {
+            None if self.aside.contains(&kind) => self.park_aside(ix, lane),
+            // One that is older than those behind which a lane was parked may
+            // preempt what they could not.
+            Some(false) if self.is_first(slot) => self.wake_lane(ix, lane),
+            _ => {}
         }
         self.roots.entry(root).or_default().active.insert(ix);
         self.dirty.insert(root);
@@ -353,8 +369,13 @@ impl Admissions {
         let by = by(&self.settings, leaf);
         let queue = &mut self.tenants[tenant as usize].queue;
         queue.remove(lane, at, id, slot, by);
-        let parked = queue.lane(lane).parked.is_some();
-        if !parked {
+        let emptied = queue.lane(lane);
+        if emptied.items.is_empty()
+            && let Some(lanes) = self.kinds.get_mut(&emptied.shape.kind)
+        {
+            lanes.remove(&(tenant, lane));
+        }
+        if emptied.parked.is_none() {
             let root = self.root_of(tenant);
             self.roots.entry(root).or_default().parked.remove(&(tenant, lane));
         }

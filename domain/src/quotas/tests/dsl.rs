@@ -104,6 +104,7 @@ impl World {
             group: None,
             budget: Vec::new(),
             hold: None,
+            kind: 0,
         };
         let mut copies = 1;
         let mut in_group = false;

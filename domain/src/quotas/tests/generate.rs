@@ -345,6 +345,7 @@ impl Case {
             }),
             budget: wanted.tokens.map(|tokens| (BudgetKind::Tokens, tokens)).into_iter().collect(),
             hold: None,
+            kind: 0,
         }
     }
 }

@@ -1,0 +1,79 @@
+//! Kinds of workload that are set aside, because something other than quota
+//! keeps them all: they wait without keeping anything from others.
+
+use super::entries::{LaneIx, TenantIx};
+use super::queue::Parked;
+use super::state::by;
+use super::{Admissions, Level, WhyNot};
+use crate::WorkloadId;
+
+impl Admissions {
+    /// Nothing of this kind ([`super::Ask::kind`]) is tried until it is brought
+    /// back. Quota is not kept for it meanwhile.
+    pub fn set_aside(&mut self, kind: u32) {
+        if !self.aside.insert(kind) {
+            return;
+        }
+        for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
+            if self.tenants[tenant as usize].queue.lane(lane).parked.is_none() {
+                self.park_aside(tenant, lane);
+                self.keep(tenant);
+                let root = self.root_of(tenant);
+                self.dirty.insert(root);
+            }
+        }
+    }
+
+    /// A kind is tried again.
+    pub fn bring_back(&mut self, kind: u32) {
+        if !self.aside.remove(&kind) {
+            return;
+        }
+        for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
+            let parked = self.tenants[tenant as usize].queue.lane(lane).parked.as_ref();
+            if parked.is_some_and(|p| p.aside) {
+                self.wake_lane(tenant, lane);
+                self.keep(tenant);
+                let root = self.root_of(tenant);
+                self.dirty.insert(root);
+            }
+        }
+    }
+
+    /// Kinds that are set aside.
+    pub fn aside(&self) -> impl Iterator<Item = u32> {
+        self.aside.iter().copied()
+    }
+
+    /// What waits of a kind.
+    pub fn of_kind(&self, kind: u32) -> impl Iterator<Item = WorkloadId> {
+        let lanes = self.kinds.get(&kind).into_iter().flatten();
+        lanes.flat_map(|&(tenant, lane)| {
+            self.tenants[tenant as usize].queue.lane(lane).items.iter().map(|item| item.1)
+        })
+    }
+
+    pub(super) fn park_aside(&mut self, tenant: TenantIx, lane: LaneIx) {
+        let queue = &mut self.tenants[tenant as usize].queue;
+        let by = by(&self.settings, queue.lane(lane).shape.leaf);
+        queue.park(lane, by, Parked { why: WhyNot::of(Level::Devices), aside: true }, false);
+        self.note(tenant, lane);
+    }
+
+    /// Remembers a lane whose reason is another than before.
+    pub(super) fn note(&mut self, tenant: TenantIx, lane: LaneIx) {
+        let queue = &mut self.tenants[tenant as usize].queue;
+        if queue.is_news(lane) {
+            self.news.insert((tenant, lane));
+        }
+    }
+
+    /// What waits for another reason than when this was last asked.
+    pub fn take_news(&mut self) -> Vec<WorkloadId> {
+        let lanes = std::mem::take(&mut self.news);
+        let items = lanes.into_iter().flat_map(|(tenant, lane)| {
+            self.tenants[tenant as usize].queue.lane(lane).items.iter().map(|item| item.1)
+        });
+        items.collect()
+    }
+}
