@@ -1,34 +1,36 @@
-//! What the scheduler decides: a pure function from a snapshot of intent and
-//! fleet to the changes that bring the fleet closer to the intent.
+//! What the scheduler decides: the changes that bring the fleet closer to the
+//! intent.
 //!
-//! The same snapshot gives the same plan, in the same order, so any placement
-//! can be replayed from its inputs. Applying a plan and planning again ends:
-//! at most one plan ends what must end and creates or ends workloads, the next
-//! places, and the one after that is empty. A plan that creates workloads
-//! places nothing, because what it creates has no identifier yet and may come
-//! before what already waits.
+//! A [`Planner`] is told what is, and what changes; [`Planner::plan`] decides.
+//! The same, told in the same order, gives the same plan, in the same order.
+//! Applying a plan and planning again ends: at most one plan ends what must end
+//! and creates or ends workloads, the next places, and the one after that is
+//! empty. A plan that creates workloads leaves admission to the next, because
+//! what it creates has no identifier yet and may come before what already
+//! waits; two in a row never do, so that a stream of new work stops nobody.
 
 mod admission;
-mod candidates;
+mod board;
+mod devices;
+mod intents;
 mod quota;
 mod reasons;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
+mod telling;
 #[cfg(test)]
 mod tests;
-
-use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::accelerators::ResourceRequest;
 use crate::quotas::{Level, Rule};
-use crate::workloads::{PlacementState, Workload, WorkloadOwner, WorkloadState};
-use crate::{DeviceId, PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
+use crate::workloads::WorkloadOwner;
+use crate::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 
-pub use candidates::Considered;
-use candidates::Fleet;
+pub use board::{Change, Planner};
+pub use devices::Considered;
 pub use snapshot::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
 
 /// Why a placement is ended by the scheduler.
@@ -133,133 +135,32 @@ pub enum Decision {
     },
 }
 
-/// The changes that bring the fleet closer to the intent, in the order in
-/// which they are to be applied.
+/// What a planner decides that knows nothing but this snapshot, with every
+/// reason told at once.
 pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Vec<Decision> {
-    let mut decisions = Vec::new();
-    let lost = declare_lost(snapshot, now, &mut decisions);
-    let mut fleet = Fleet::new(snapshot, &lost);
-    let mut waiting: BTreeSet<WorkloadId> =
-        snapshot.workloads.values().filter(|w| w.state == WorkloadState::Pending).map(|w| w.id).collect();
-    end_lost_placements(snapshot, &lost, &mut fleet, &mut waiting, &mut decisions);
-    let created = match_intents(snapshot, &lost, &mut fleet, &mut waiting, &mut decisions);
-    if !created {
-        admission::admit(snapshot, now, &lost, &waiting, &mut fleet, &mut decisions);
-    }
-    decisions
+    Planner::new(snapshot.clone()).plan(now, usize::MAX)
 }
 
-/// Which workers are lost; those newly so are decided.
-fn declare_lost(snapshot: &Snapshot, now: Timestamp, decisions: &mut Vec<Decision>) -> BTreeSet<WorkerId> {
-    let mut lost = BTreeSet::new();
-    for worker in snapshot.workers.values() {
-        if !worker.live {
-            lost.insert(worker.id);
-        } else if snapshot.is_silent(worker, now) {
-            lost.insert(worker.id);
-            decisions.push(Decision::DeclareLost { worker: worker.id, seen_at: worker.seen_at });
+impl Planner {
+    /// Decides what is to be done, in the order in which it is to be applied,
+    /// and takes it for done. Tells at most so many why they wait; the rest are
+    /// told by the next plans.
+    pub fn plan(&mut self, now: Timestamp, most_told: usize) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        self.declare_lost(now, &mut decisions);
+        self.end_lost_placements(&mut decisions);
+        let created = self.match_intents(&mut decisions);
+        self.catch_up(now, &mut decisions);
+        self.deferred = created && !self.deferred;
+        if !self.deferred {
+            self.admit(now, &mut decisions);
+            self.tell_reasons(now, most_told, &mut decisions);
         }
+        decisions
     }
-    lost
-}
 
-/// Ends what stood on lost workers; its workloads wait again.
-fn end_lost_placements(
-    snapshot: &Snapshot,
-    lost: &BTreeSet<WorkerId>,
-    fleet: &mut Fleet<'_>,
-    waiting: &mut BTreeSet<WorkloadId>,
-    decisions: &mut Vec<Decision>,
-) {
-    for placement in snapshot.placements.values().filter(|p| lost.contains(&p.worker_id)) {
-        decisions.push(Decision::EndPlacement {
-            placement: placement.id,
-            generation: placement.generation,
-            worker: placement.worker_id,
-            why: EndReason::WorkerLost,
-        });
-        fleet.release(placement);
-        if snapshot.workloads.contains_key(&placement.workload_id) {
-            waiting.insert(placement.workload_id);
-        }
+    /// Whether planning again, with nothing else told, decides nothing.
+    pub fn is_settled(&self) -> bool {
+        !self.deferred && self.untold.is_empty() && self.changed.is_empty()
     }
-}
-
-/// Makes as many workloads as each owner wants, and lets go of the rest.
-/// Returns whether any is to be created.
-fn match_intents(
-    snapshot: &Snapshot,
-    lost: &BTreeSet<WorkerId>,
-    fleet: &mut Fleet<'_>,
-    waiting: &mut BTreeSet<WorkloadId>,
-    decisions: &mut Vec<Decision>,
-) -> bool {
-    let mut owned: BTreeMap<WorkloadOwner, Vec<&Workload>> =
-        snapshot.intents.keys().map(|owner| (*owner, Vec::new())).collect();
-    for workload in snapshot.workloads.values() {
-        owned.entry(workload.owner).or_default().push(workload);
-    }
-    let placed: BTreeMap<WorkloadId, &LivePlacement> = snapshot
-        .placements
-        .values()
-        .filter(|p| !lost.contains(&p.worker_id))
-        .map(|p| (p.workload_id, p))
-        .collect();
-
-    let mut created = false;
-    for (owner, mut workloads) in owned {
-        let intent = snapshot.intents.get(&owner);
-        let wanted = intent.map_or(0, |i| i.count);
-        let existing = u32::try_from(workloads.len()).unwrap_or(u32::MAX);
-        if let Some(intent) = intent
-            && wanted > existing
-        {
-            created = true;
-            decisions.push(Decision::CreateWorkloads {
-                owner,
-                tenant_id: intent.tenant_id,
-                version_id: intent.version_id,
-                resources: intent.resources.clone(),
-                priority: intent.priority,
-                existing,
-                count: wanted - existing,
-            });
-        }
-        workloads.sort_by_key(|w| parting_order(w, placed.get(&w.id).copied()));
-        for workload in workloads.iter().take(existing.saturating_sub(wanted) as usize) {
-            decisions.push(Decision::EndWorkload { workload: workload.id, generation: workload.generation });
-            waiting.remove(&workload.id);
-            fleet.forget(workload.id);
-        }
-    }
-    // Whatever is placed for a workload that ended, now or before, is let go.
-    for placement in placed.values().filter(|p| p.state != PlacementState::Draining) {
-        if fleet.is_forgotten(placement.workload_id)
-            || !snapshot.workloads.contains_key(&placement.workload_id)
-        {
-            decisions.push(Decision::Drain { placement: placement.id, generation: placement.generation });
-            fleet.part(placement);
-        }
-    }
-    created
-}
-
-/// Who goes first when there are too many: those that serve least, then the
-/// youngest.
-fn parting_order(workload: &Workload, placement: Option<&LivePlacement>) -> impl Ord + use<> {
-    let serving = match placement.map(|p| p.state) {
-        None | Some(PlacementState::Ended) => 0,
-        Some(PlacementState::Draining) => 1,
-        Some(PlacementState::Assigned) => 2,
-        Some(PlacementState::Ready) => 3,
-    };
-    (serving, std::cmp::Reverse((workload.created_at, workload.id)))
-}
-
-/// Where a workload goes, and what it was chosen from.
-struct Choice {
-    worker: WorkerId,
-    device: DeviceId,
-    slot: usize,
-    considered: Considered,
 }

@@ -79,10 +79,7 @@ impl Fleet {
         let plausible = worker.devices.len() <= MAX_DEVICES
             && worker.free_cpu_milli <= worker.cpu_milli
             && worker.free_host_memory_bytes <= worker.host_memory_bytes
-            && worker
-                .devices
-                .iter()
-                .all(|d| d.free_milli <= d.milli && d.free_memory_bytes <= d.memory_bytes);
+            && worker.devices.iter().all(is_plausible);
         if !plausible {
             return Err(PlacingError::Implausible(id));
         }
@@ -111,6 +108,24 @@ impl Fleet {
     /// Whether a worker takes something new.
     pub fn cordon(&mut self, id: WorkerId, cordoned: bool) -> Result<(), PlacingError> {
         self.change(id, |worker| worker.cordoned = cordoned)
+    }
+
+    /// Believes a worker about its devices, whatever was counted here.
+    pub fn correct(&mut self, id: WorkerId, devices: Vec<Device>) -> Result<(), PlacingError> {
+        let entry = self.workers.get(&id).ok_or(PlacingError::UnknownWorker(id))?;
+        let known = &entry.worker.devices;
+        let same = |(old, new): (&Device, &Device)| {
+            (old.milli, old.memory_bytes) == (new.milli, new.memory_bytes) && is_plausible(new)
+        };
+        if known.len() != devices.len() || !known.iter().zip(&devices).all(same) {
+            return Err(PlacingError::Implausible(id));
+        }
+        self.change(id, |worker| worker.devices = devices)
+    }
+
+    /// Learns that a request which was placed is over.
+    pub fn end(&mut self, needs: &Needs) {
+        self.demand.end(needs);
     }
 
     /// A worker and what is free on it now.
@@ -392,6 +407,10 @@ fn preferred(
         }
     }
     best.map(|((.., id), place)| (id, place))
+}
+
+fn is_plausible(device: &Device) -> bool {
+    device.free_milli <= device.milli && device.free_memory_bytes <= device.memory_bytes
 }
 
 fn first_member(groups: &Groups, group: u32) -> Option<WorkerId> {

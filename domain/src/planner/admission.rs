@@ -2,178 +2,124 @@
 //! but no device takes gives its quota back at once, so that quota is held only
 //! by what runs.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use super::board::{Known, Seat, Standing};
+use super::{Decision, Planner, quota};
+use crate::quotas::{self, HoldingStanding, Rule};
+use crate::workloads::PlacementState;
+use crate::{Timestamp, WorkloadId};
 
-use super::candidates::Fleet;
-use super::quota;
-use super::reasons::{self, Reason};
-use super::{Closed, Decision, Hold, LivePlacement, Snapshot, TenantBounds};
-use crate::accelerators::ResourceRequest;
-use crate::quotas::{self, Admissions, HoldingStanding, Rule, Standing, Waiting};
-use crate::workloads::{PlacementState, Workload};
-use crate::{TenantId, Timestamp, WorkerId, WorkloadId};
-
-/// Decisions on quota that are asked for at once. One, so that trees which
-/// share devices take turns.
-const AT_ONCE: usize = 1;
-
-static ANYTHING: TenantBounds = TenantBounds { closed: None, zones: Vec::new() };
-
-/// Admits and places what waits, makes room where that is allowed, and says of
-/// the rest why it waits.
-pub(super) fn admit<'a>(
-    snapshot: &'a Snapshot,
-    now: Timestamp,
-    lost: &BTreeSet<WorkerId>,
-    waiting: &BTreeSet<WorkloadId>,
-    fleet: &mut Fleet<'a>,
-    decisions: &mut Vec<Decision>,
-) {
-    let placed = snapshot.placements.values().filter(|p| !lost.contains(&p.worker_id));
-    let mut admission = Admission {
-        snapshot,
-        now,
-        fleet,
-        decisions,
-        admissions: quota::admissions(snapshot),
-        waiting: waiting.iter().filter_map(|id| Some((*id, snapshot.workloads.get(id)?))).collect(),
-        placed: placed.map(|p| (p.workload_id, p)).collect(),
-        fresh: BTreeMap::new(),
-        refused: BTreeSet::new(),
-        without_device: BTreeSet::new(),
-    };
-    admission.line_up();
-    loop {
-        let round = admission.admissions.cycle(now, AT_ONCE);
-        if round.is_empty() {
-            break;
-        }
-        admission.carry_out(round);
-    }
-    admission.explain();
-}
-
-/// A request and where it may go, as a key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Shape<'a>(&'a str, u64, u32, &'a [String]);
-
-impl<'a> Shape<'a> {
-    fn of(request: &'a ResourceRequest, bounds: &'a TenantBounds) -> Self {
-        Self(&request.class, request.memory_bytes, request.milli, &bounds.zones)
-    }
-}
-
-struct Admission<'a, 'b> {
-    snapshot: &'a Snapshot,
-    now: Timestamp,
-    fleet: &'b mut Fleet<'a>,
-    decisions: &'b mut Vec<Decision>,
-    admissions: Admissions,
-    /// What waits and is not placed in this plan.
-    waiting: BTreeMap<WorkloadId, &'a Workload>,
-    /// Live placements, by their workload.
-    placed: BTreeMap<WorkloadId, &'a LivePlacement>,
-    /// What this plan places.
-    fresh: BTreeMap<WorkloadId, &'a Workload>,
-    /// Shapes that no device takes. Room only shrinks in a plan, so what found
-    /// none once finds none again.
-    refused: BTreeSet<Shape<'a>>,
-    /// Quota admits them, but no device takes them.
-    without_device: BTreeSet<WorkloadId>,
-}
+/// Most decisions on quota that are asked for at once. It begins with one and
+/// doubles while devices take what quota admits: trees that share devices take
+/// turns where those are short.
+const MOST_AT_ONCE: usize = 64;
 
 /// A victim and the rule by which it is one.
 type Victim = (WorkloadId, Rule);
 
-impl<'a> Admission<'a, '_> {
-    fn bounds(&self, tenant: TenantId) -> &'a TenantBounds {
-        self.snapshot.tenants.get(&tenant).unwrap_or(&ANYTHING)
-    }
-
-    /// Tells the quota planner who holds what, and who waits. It refuses only
-    /// what the database does not let be, such as a second placement of one
-    /// workload.
-    fn line_up(&mut self) {
-        for placement in self.placed.values() {
-            let wanted = self.snapshot.workloads.contains_key(&placement.workload_id)
-                && !self.fleet.is_forgotten(placement.workload_id);
-            let stays = wanted && placement.state != PlacementState::Draining;
-            let standing = if stays { HoldingStanding::Admitted } else { HoldingStanding::Leaving(None) };
-            let _ = self.admissions.restore(quota::holding(self.snapshot, placement, standing));
+impl Planner {
+    /// Admits and places what waits, and makes room where that is allowed.
+    pub(super) fn admit(&mut self, now: Timestamp, decisions: &mut Vec<Decision>) {
+        self.bring_back();
+        self.run_cycles(now, decisions);
+        while std::mem::take(&mut self.crowded) && self.admissions.bring_back_crowded_out() {
+            self.run_cycles(now, decisions);
         }
-        let open = self.waiting.values().filter(|w| self.bounds(w.tenant_id).closed.is_none());
-        let mut open: Vec<&Workload> = open.copied().collect();
-        open.sort_by_key(|w| (w.promised_at.is_none(), w.promised_at, w.id));
-        for workload in open {
-            let _ = match workload.promised_at {
-                Some(since) => {
-                    let promised = HoldingStanding::Promised;
-                    self.admissions.restore(quota::held_by(self.snapshot, workload, since, promised))
-                }
-                None => self.admissions.enqueue(quota::ask_of(self.snapshot, workload)),
-            };
+        let in_vain = self.admissions.promised_in_vain();
+        if !in_vain.is_empty() {
+            in_vain.into_iter().for_each(|id| self.wait_again(id, now));
+            self.run_cycles(now, decisions);
         }
     }
 
-    /// Whether somebody is leaving, so that room is still being made.
-    fn anybody_leaves(&self) -> bool {
-        self.placed.values().any(|p| p.state == PlacementState::Draining)
-            || self.decisions.iter().any(|d| matches!(d, Decision::Evict { .. } | Decision::Drain { .. }))
+    /// What no device took is tried again where that may help.
+    fn bring_back(&mut self) {
+        let freed = self.devices.take_freed();
+        if freed.is_empty() {
+            return;
+        }
+        self.admissions.bring_lanes_back();
+        for id in self.admissions.aside().collect::<Vec<_>>() {
+            let kind = &self.kinds[id as usize].kind;
+            if freed.contains(&kind.class) && self.devices.fits(kind) {
+                self.admissions.bring_back(id);
+            }
+        }
     }
 
-    /// Does what quota decided. Victims are named before the one they are for.
-    fn carry_out(&mut self, round: Vec<quotas::Decision>) {
+    fn run_cycles(&mut self, now: Timestamp, decisions: &mut Vec<Decision>) {
+        let mut at_once = 1;
+        loop {
+            let round = self.admissions.cycle(now, at_once);
+            if round.is_empty() {
+                return;
+            }
+            let all_taken = self.carry_out(round, now, decisions);
+            at_once = if all_taken { MOST_AT_ONCE.min(2 * at_once) } else { 1 };
+        }
+    }
+
+    /// Does what quota decided; whether devices took it all. Victims are named
+    /// before the one they are for.
+    fn carry_out(
+        &mut self,
+        round: Vec<quotas::Decision>,
+        now: Timestamp,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
         let mut victims: Vec<Victim> = Vec::new();
+        let mut all_taken = true;
         for decision in round {
             match decision {
                 quotas::Decision::Evict { workload, rule, .. } => victims.push((workload, rule)),
                 quotas::Decision::Admit { workload, .. } => {
                     let victims = std::mem::take(&mut victims);
-                    if self.place(workload) {
-                        self.evict(workload, &victims);
+                    if self.place(workload, decisions) {
+                        self.evict(workload, &victims, decisions);
                     } else {
-                        self.take_back(workload, &victims);
+                        all_taken = false;
+                        self.take_back(workload, &victims, now);
                     }
                 }
                 quotas::Decision::Promise { workload, .. } => {
                     let victims = std::mem::take(&mut victims);
                     if victims.is_empty() || self.would_fit(workload, &victims) {
-                        self.evict(workload, &victims);
+                        self.evict(workload, &victims, decisions);
+                        self.promise(workload);
                     } else {
-                        self.take_back(workload, &victims);
+                        all_taken = false;
+                        self.take_back(workload, &victims, now);
                     }
                 }
                 // It waits where it was.
-                quotas::Decision::Recall { .. } => {}
+                quotas::Decision::Recall { workload, .. } => self.not_promised(workload),
             }
         }
+        all_taken
     }
 
     /// Places a workload that quota admitted; whether a device took it.
-    fn place(&mut self, id: WorkloadId) -> bool {
-        let Some(&workload) = self.waiting.get(&id) else { return false };
-        let bounds = self.bounds(workload.tenant_id);
-        let shape = Shape::of(&workload.resources, bounds);
-        if self.refused.contains(&shape) {
-            return false;
-        }
-        let Some(choice) = self.fleet.choose(workload, &bounds.zones) else {
-            self.refused.insert(shape);
+    fn place(&mut self, id: WorkloadId, decisions: &mut Vec<Decision>) -> bool {
+        let (Some(known), Some(workload)) = (self.known.get(&id), self.facts.workloads.get_mut(&id)) else {
             return false;
         };
-        self.fleet.take(workload, &choice);
-        self.waiting.remove(&id);
-        self.fresh.insert(id, workload);
-        self.decisions.push(Decision::Place {
+        if self.admissions.is_aside(known.kind) {
+            return false;
+        }
+        let kind = &self.kinds[known.kind as usize].kind;
+        let Some(choice) = self.devices.choose(kind, known.owner, known.version) else { return false };
+        workload.promised_at = None;
+        let generation = workload.generation;
+        let seat = Seat { worker: choice.worker, holds: choice.holds.clone() };
+        self.expected.insert(id, seat.clone());
+        self.untold.remove(&id);
+        self.urgent.remove(&id);
+        let known = Known { standing: Standing::Placed(seat), ..known.clone() };
+        self.sit_down(id, known);
+        decisions.push(Decision::Place {
             workload: id,
-            generation: workload.generation,
+            generation,
             worker: choice.worker,
-            holds: vec![Hold {
-                device_id: choice.device,
-                memory_bytes: workload.resources.memory_bytes,
-                milli: workload.resources.milli,
-            }],
+            holds: choice.holds,
             considered: choice.considered,
         });
         true
@@ -182,88 +128,75 @@ impl<'a> Admission<'a, '_> {
     /// Whether a device would take a workload once its victims, and all who
     /// are leaving already, have left: nobody is made to leave in vain.
     fn would_fit(&mut self, id: WorkloadId, victims: &[Victim]) -> bool {
-        let Some(&workload) = self.waiting.get(&id) else { return false };
-        let leaving = self.placed.values().filter(|p| p.state == PlacementState::Draining).copied();
-        let victims = victims.iter().filter_map(|(id, _)| self.placed.get(id).copied());
-        let parting: Vec<&LivePlacement> = leaving.chain(victims).collect();
-        parting.iter().for_each(|placement| self.fleet.free(placement));
-        let fits = self.fleet.choose(workload, &self.bounds(workload.tenant_id).zones).is_some();
-        parting.iter().for_each(|placement| self.fleet.occupy(placement));
-        fits
+        let Some(known) = self.known.get(&id) else { return false };
+        let kind = &self.kinds[known.kind as usize].kind;
+        let leaving = self.leaving.iter().chain(victims.iter().map(|(victim, _)| victim));
+        let of_class = |id: &WorkloadId| {
+            let known = self.known.get(id)?;
+            let same = self.kinds[known.kind as usize].kind.class == kind.class;
+            known.standing.seat().filter(|_| same).cloned()
+        };
+        let seats: Vec<Seat> = leaving.filter_map(of_class).collect();
+        self.devices.would_fit(kind, &seats)
     }
 
-    /// What this plan places itself is made to leave by the next, if it still
-    /// must.
-    fn evict(&mut self, preemptor: WorkloadId, victims: &[Victim]) {
+    /// Makes victims leave. What is placed already is told at once; what this
+    /// plan places itself, as soon as it is known to be placed.
+    fn evict(&mut self, preemptor: WorkloadId, victims: &[Victim], decisions: &mut Vec<Decision>) {
         for (victim, rule) in victims {
-            let Some(placement) = self.placed.get(victim) else { continue };
-            self.fleet.part(placement);
-            self.decisions.push(Decision::Evict {
-                placement: placement.id,
-                generation: placement.generation,
-                preemptor,
-                rule: *rule,
-            });
+            let Some(known) = self.known.get_mut(victim) else { continue };
+            let Standing::Placed(seat) = known.standing.clone() else { continue };
+            self.devices.part(seat.worker, known.owner, known.version);
+            known.standing = Standing::Leaves(seat);
+            self.leaving.insert(*victim);
+            let placement = self.placed.get(victim).and_then(|id| self.facts.placements.get_mut(id));
+            if let Some(placement) = placement {
+                placement.state = PlacementState::Draining;
+                let (placement, generation) = (placement.id, placement.generation);
+                decisions.push(Decision::Evict { placement, generation, preemptor, rule: *rule });
+            } else {
+                self.evicting.insert(*victim, (preemptor, *rule));
+            }
         }
+    }
+
+    fn promise(&mut self, id: WorkloadId) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.standing = Standing::Promised;
+            self.urgent.insert(id);
+        }
+    }
+
+    fn not_promised(&mut self, id: WorkloadId) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.standing = Standing::Waits;
+            self.urgent.insert(id);
+        }
+    }
+
+    /// What was granted goes back in its queue.
+    fn wait_again(&mut self, id: WorkloadId, now: Timestamp) {
+        let Some(ask) = self.admissions.ask(id).cloned() else { return };
+        self.admissions.release(id, &[], now);
+        let _ = self.admissions.enqueue(ask);
+        self.not_promised(id);
     }
 
     /// No device takes the workload: its quota is for others, and nobody leaves.
-    fn take_back(&mut self, id: WorkloadId, victims: &[Victim]) {
-        self.admissions.release(id, &[], self.now);
-        self.without_device.insert(id);
-        for (victim, _) in victims {
-            self.admissions.release(*victim, &[], self.now);
-            let holding = match (self.placed.get(victim), self.fresh.get(victim)) {
-                (Some(placement), _) => quota::holding(self.snapshot, placement, HoldingStanding::Admitted),
-                (None, Some(workload)) => {
-                    quota::held_by(self.snapshot, workload, self.now, HoldingStanding::Admitted)
-                }
-                (None, None) => continue,
-            };
-            let _ = self.admissions.restore(holding);
-        }
-    }
-
-    /// Says of all that waits why, of the fleet as it is after this plan, so
-    /// that planning again finds the same reasons.
-    fn explain(&mut self) {
-        let anybody_leaves = self.anybody_leaves();
-        let mut devices: BTreeMap<Shape<'a>, Reason> = BTreeMap::new();
-        let mut queues: BTreeMap<TenantId, BTreeMap<WorkloadId, Waiting>> = BTreeMap::new();
-        for (id, workload) in std::mem::take(&mut self.waiting) {
-            let bounds = self.bounds(workload.tenant_id);
-            let mut promised = false;
-            let reason = if let Some(closed) = bounds.closed {
-                Reason { level: None, text: Closed::reason(closed).to_owned() }
-            } else if self.without_device.contains(&id) {
-                match devices.entry(Shape::of(&workload.resources, bounds)) {
-                    Entry::Occupied(known) => known.get().clone(),
-                    Entry::Vacant(new) => new
-                        .insert(reasons::of_devices(self.fleet, &workload.resources, &bounds.zones))
-                        .clone(),
-                }
-            } else if self.admissions.standing(id) == Some(Standing::Promised) {
-                // Where nobody leaves any more, the room was lost to a change
-                // of quotas: the next plan looks anew.
-                promised = anybody_leaves;
-                reasons::promised()
-            } else {
-                let queue = queues
-                    .entry(workload.tenant_id)
-                    .or_insert_with(|| self.admissions.waiting(workload.tenant_id).into_iter().collect());
-                let why = queue.get(&id).and_then(|waiting| waiting.why.as_ref());
-                reasons::of_quota(why, &workload.resources)
-            };
-            let known = (workload.reason.as_deref(), workload.promised_at.is_some());
-            if known != (Some(&*reason.text), promised) {
-                self.decisions.push(Decision::Wait {
-                    workload: id,
-                    generation: workload.generation,
-                    level: reason.level,
-                    reason: reason.text,
-                    promised,
-                });
+    fn take_back(&mut self, id: WorkloadId, victims: &[Victim], now: Timestamp) {
+        self.wait_again(id, now);
+        if victims.is_empty() {
+            if let Some(known) = self.known.get(&id) {
+                self.admissions.set_aside(known.kind);
             }
+        } else {
+            self.admissions.set_lane_aside(id);
+        }
+        for (victim, _) in victims {
+            let Some(ask) = self.admissions.ask(*victim).cloned() else { continue };
+            self.admissions.release(*victim, &[], now);
+            let since = self.placed_at(*victim, now);
+            let _ = self.admissions.restore(quota::held(ask, since, HoldingStanding::Admitted));
         }
     }
 }

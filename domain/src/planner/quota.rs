@@ -1,14 +1,14 @@
-//! What the quota planner is told of a snapshot.
+//! What the quota planner is told of the facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::{LivePlacement, Snapshot};
+use super::{Closed, LivePlacement, Snapshot};
 use crate::accelerators::ResourceRequest;
 use crate::quotas::{
-    Admissions, Amount, Ask, Group, Holding, HoldingStanding, Key, MAX_AMOUNT, NodeId, NodeSpec, Quota,
-    Resource, Settings,
+    Admissions, Amount, Ask, Group, Hold, Holding, HoldingStanding, Key, Level, MAX_AMOUNT, NodeId, NodeSpec,
+    Quota, Resource, Settings,
 };
 use crate::workloads::{Workload, WorkloadOwner};
 use crate::{CohortId, ProjectId, TenantId, Timestamp, WorkloadId};
@@ -16,86 +16,116 @@ use crate::{CohortId, ProjectId, TenantId, Timestamp, WorkloadId};
 /// The cohort of those that no quota binds. It is in no database.
 const UNBOUND: NodeId = NodeId::Cohort(CohortId(Uuid::nil()));
 
-/// The planner with the snapshot's tree. Tenants outside of it are bound by
-/// devices alone; they share one more tree, so that they wait in one order.
-pub(super) fn admissions(snapshot: &Snapshot) -> Admissions {
-    let mut nodes = snapshot.quotas.clone();
-    let named: BTreeSet<NodeId> = nodes.iter().map(|node| node.id).collect();
-    let mut unbound: BTreeMap<TenantId, BTreeSet<&str>> = BTreeMap::new();
-    let waiting = snapshot.workloads.values().map(|w| (w.tenant_id, &w.resources));
-    let placed = snapshot.placements.values().map(|p| (p.tenant_id, &p.resources));
-    for (tenant, resources) in waiting.chain(placed) {
-        if !named.contains(&NodeId::Tenant(tenant)) {
-            unbound.entry(tenant).or_default().insert(&resources.class);
+/// What the tree lists, and who is outside of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Listed {
+    tenants: BTreeSet<TenantId>,
+    /// Tenants whose memory of a class is counted.
+    memory: BTreeSet<(TenantId, String)>,
+    /// Tenants outside of the tree, and what they asked for.
+    unbound: BTreeMap<TenantId, BTreeSet<String>>,
+}
+
+impl Listed {
+    pub fn of(facts: &Snapshot) -> Self {
+        let mut new = Self::default();
+        for node in &facts.quotas {
+            let NodeId::Tenant(tenant) = node.id else { continue };
+            new.tenants.insert(tenant);
+            let memory = node.quotas.keys().filter(|key| key.resource == Resource::MemoryBytes);
+            new.memory.extend(memory.map(|key| (tenant, key.class.to_string())));
         }
+        let (mut ignored, all) = (false, &facts.workloads);
+        all.values().for_each(|w| new.want(w.tenant_id, &w.resources.class, &mut ignored));
+        facts.placements.values().for_each(|p| new.want(p.tenant_id, &p.resources.class, &mut ignored));
+        new
     }
+
+    /// A tenant asks for a class; `grows` if the tree must grow for it.
+    pub fn want(&mut self, tenant: TenantId, class: &str, grows: &mut bool) {
+        if self.tenants.contains(&tenant) || self.unbound.get(&tenant).is_some_and(|c| c.contains(class)) {
+            return;
+        }
+        self.unbound.entry(tenant).or_default().insert(class.to_owned());
+        *grows = true;
+    }
+}
+
+pub(super) fn settings(facts: &Snapshot) -> Settings {
+    Settings { fair_sharing: facts.fair_sharing, history: None }
+}
+
+/// The tree. Tenants outside of it are bound by devices alone; they share one
+/// more tree, so that they wait in one order.
+pub(super) fn nodes(facts: &Snapshot, listed: &Listed) -> Vec<NodeSpec> {
+    let mut nodes = facts.quotas.clone();
     nodes.push(NodeSpec::new(UNBOUND, None));
-    for (tenant, classes) in unbound {
-        let mut node = NodeSpec::new(NodeId::Tenant(tenant), Some(UNBOUND));
+    for (tenant, classes) in &listed.unbound {
+        let mut node = NodeSpec::new(NodeId::Tenant(*tenant), Some(UNBOUND));
         let all = Quota { nominal: MAX_AMOUNT, ..Quota::default() };
-        node.quotas = classes.into_iter().map(|class| (Key::milli(class), all)).collect();
+        node.quotas = classes.iter().map(|class| (Key::milli(class), all)).collect();
         nodes.push(node);
     }
-    let settings = Settings { fair_sharing: snapshot.fair_sharing, history: None };
-    Admissions::new(settings, nodes).expect("a tree is checked when it is stored")
+    nodes
 }
 
-/// What a workload that waits asks for.
-pub(super) fn ask_of(snapshot: &Snapshot, workload: &Workload) -> Ask {
-    let intent = snapshot.intents.get(&workload.owner);
-    Wanted {
-        id: workload.id,
-        tenant: workload.tenant_id,
-        project: intent.map(|intent| intent.project_id),
-        owner: workload.owner,
-        priority: workload.priority,
-        queued_at: workload.queued_at,
-        resources: &workload.resources,
+pub(super) fn admissions(facts: &Snapshot, listed: &Listed) -> Admissions {
+    Admissions::new(settings(facts), nodes(facts, listed)).expect("a tree is checked when it is stored")
+}
+
+/// What is held, or is to be.
+pub(super) fn held(ask: Ask, since: Timestamp, standing: HoldingStanding) -> Holding {
+    Holding { ask: Ask { hold: None, ..ask }, option: 0, count: 1, reserved_at: since, standing }
+}
+
+/// Why nothing of a tenant is let into its queue.
+pub(super) fn hold(closed: Closed) -> Hold {
+    // No level: it is not the workload that something stops.
+    Hold { level: Level::Quota, detail: closed.reason().to_owned() }
+}
+
+/// What a workload asks of its tenant's quota.
+pub(super) struct Wanted<'a> {
+    pub id: WorkloadId,
+    pub tenant: TenantId,
+    pub project: Option<ProjectId>,
+    pub owner: WorkloadOwner,
+    pub priority: i32,
+    pub queued_at: Timestamp,
+    pub resources: &'a ResourceRequest,
+}
+
+impl<'a> Wanted<'a> {
+    pub fn of_workload(workload: &'a Workload, project: Option<ProjectId>) -> Self {
+        Self {
+            id: workload.id,
+            tenant: workload.tenant_id,
+            project,
+            owner: workload.owner,
+            priority: workload.priority,
+            queued_at: workload.queued_at,
+            resources: &workload.resources,
+        }
     }
-    .ask(snapshot)
-}
 
-/// What a workload holds, or is to hold, without a placement yet.
-pub(super) fn held_by(
-    snapshot: &Snapshot,
-    workload: &Workload,
-    since: Timestamp,
-    standing: HoldingStanding,
-) -> Holding {
-    Holding { ask: ask_of(snapshot, workload), option: 0, count: 1, reserved_at: since, standing }
-}
+    pub fn of_placement(placement: &'a LivePlacement, queued_at: Timestamp) -> Self {
+        Self {
+            id: placement.workload_id,
+            tenant: placement.tenant_id,
+            project: Some(placement.project_id),
+            owner: placement.owner,
+            priority: placement.priority,
+            queued_at,
+            resources: &placement.resources,
+        }
+    }
 
-/// What a placement holds.
-pub(super) fn holding(snapshot: &Snapshot, placement: &LivePlacement, standing: HoldingStanding) -> Holding {
-    let wanted = Wanted {
-        id: placement.workload_id,
-        tenant: placement.tenant_id,
-        project: Some(placement.project_id),
-        owner: placement.owner,
-        priority: placement.priority,
-        queued_at: placement.since,
-        resources: &placement.resources,
-    };
-    Holding { ask: wanted.ask(snapshot), option: 0, count: 1, reserved_at: placement.since, standing }
-}
-
-struct Wanted<'a> {
-    id: WorkloadId,
-    tenant: TenantId,
-    project: Option<ProjectId>,
-    owner: WorkloadOwner,
-    priority: i32,
-    queued_at: Timestamp,
-    resources: &'a ResourceRequest,
-}
-
-impl Wanted<'_> {
-    fn ask(&self, snapshot: &Snapshot) -> Ask {
+    pub fn ask(&self, listed: &Listed) -> Ask {
         let class = &self.resources.class;
         let mut option = vec![(Key::milli(class), Amount::from(self.resources.milli))];
         // Memory counts where the tenant's quota lists it.
-        let memory = Key { class: class.as_str().into(), resource: Resource::MemoryBytes };
-        if snapshot.counts(self.tenant, &memory) {
+        if listed.memory.contains(&(self.tenant, class.clone())) {
+            let memory = Key { class: class.as_str().into(), resource: Resource::MemoryBytes };
             let bytes = Amount::try_from(self.resources.memory_bytes).unwrap_or(MAX_AMOUNT);
             option.push((memory, bytes.min(MAX_AMOUNT)));
         }

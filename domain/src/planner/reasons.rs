@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::candidates::{Fleet, Slot};
+use super::devices::Slot;
 use crate::accelerators::ResourceRequest;
 use crate::quotas::{Level, NodeId, Resource, WhyNot};
 
@@ -68,13 +68,19 @@ pub(super) fn promised() -> Reason {
     Reason::new(Level::Quota, "room is being made for it: what is in its place was told to leave")
 }
 
-/// Why nothing takes `request` in these zones, of a fleet in which nothing does.
-pub(super) fn of_devices(fleet: &Fleet<'_>, request: &ResourceRequest, zones: &[String]) -> Reason {
+/// Why nothing takes `request` in these zones, of the devices of its class, on
+/// none of which it fits. `anybody` if there is any worker.
+pub(super) fn of_devices(
+    anybody: bool,
+    slots: &[Slot<'_>],
+    request: &ResourceRequest,
+    zones: &[String],
+) -> Reason {
     let class = &request.class;
-    if fleet.is_empty() {
+    if !anybody {
         return Reason::new(Level::Devices, "no worker has joined yet");
     }
-    let all: Vec<&Slot<'_>> = fleet.of_class(class).collect();
+    let all: Vec<&Slot<'_>> = slots.iter().collect();
     if all.is_empty() {
         return Reason::new(Level::Devices, format!("no worker has a device of class {class}"));
     }

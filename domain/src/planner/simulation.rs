@@ -11,6 +11,7 @@ use crate::quotas::{
 };
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY};
+use crate::workloads::{PlacementState, Workload, WorkloadState};
 use crate::{CohortId, EndpointId, JobId};
 
 pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
@@ -46,12 +47,39 @@ impl Random {
     }
 }
 
+fn differences<K: Copy + Ord, V: Clone + PartialEq>(
+    told: &BTreeMap<K, V>,
+    now: &BTreeMap<K, V>,
+    random: &mut Random,
+    mut tell: impl FnMut(K, Option<V>),
+) {
+    for (id, value) in now {
+        if told.get(id) != Some(value) || random.below(8) == 0 {
+            tell(*id, Some(value.clone()));
+        }
+    }
+    told.keys().filter(|id| !now.contains_key(id)).for_each(|id| tell(*id, None));
+}
+
+/// What a planner takes for true is true, but for what it need not know.
+fn assert_facts(facts: &Snapshot, snapshot: &Snapshot) {
+    let mut snapshot = snapshot.clone();
+    for (id, worker) in &mut snapshot.workers {
+        let known = &facts.workers[id];
+        worker.seen_at = known.seen_at;
+        worker.devices.clone_from(&known.devices);
+    }
+    assert_eq!(*facts, snapshot);
+}
+
 pub(super) struct World {
     pub snapshot: Snapshot,
     pub now: Timestamp,
     pub random: Random,
     /// Whether one tenant may have several endpoints and jobs.
     pub shared_tenants: bool,
+    /// One planner that is told of changes, and what it was told.
+    kept: Option<(Planner, Snapshot)>,
     ids: u128,
 }
 
@@ -62,6 +90,7 @@ impl World {
             now: START,
             random: Random(seed),
             shared_tenants: false,
+            kept: None,
             ids: 0,
         }
     }
@@ -185,7 +214,8 @@ impl World {
     fn amounts(&self, tenant: TenantId, resources: &ResourceRequest) -> Vec<(Key, i64)> {
         let memory = Key { class: resources.class.as_str().into(), resource: Resource::MemoryBytes };
         let mut amounts = vec![(Key::milli(&resources.class), resources.milli.into())];
-        if self.snapshot.counts(tenant, &memory) {
+        let node = self.snapshot.quotas.iter().find(|node| node.id == NodeId::Tenant(tenant));
+        if node.is_some_and(|node| node.quotas.contains_key(&memory)) {
             amounts.push((memory, resources.memory_bytes.try_into().unwrap()));
         }
         amounts
@@ -251,6 +281,64 @@ impl World {
             all.extend(decisions);
         }
         panic!("not settled after {MOST_ROUNDS} plans: {:#?}", plan(&self.snapshot, self.now));
+    }
+
+    /// The same with one planner that is kept and told what changed.
+    pub fn settle_kept(&mut self) -> Vec<Decision> {
+        let mut all = Vec::new();
+        let (mut planner, mut told) =
+            self.kept.take().unwrap_or_else(|| (Planner::new(self.snapshot.clone()), self.snapshot.clone()));
+        // Reasons are told two at a time.
+        for _ in 0..=MOST_ROUNDS + self.snapshot.workloads.len() + 40 {
+            self.tell(&mut planner, &mut told);
+            let decisions = planner.plan(self.now, 2);
+            if decisions.is_empty() && planner.is_settled() {
+                assert_facts(planner.facts(), &self.snapshot);
+                // One that knows nothing else finds nothing else to do; at most
+                // it puts in other words why something waits.
+                let rest = plan(&self.snapshot, self.now);
+                assert!(rest.iter().all(|d| matches!(d, Decision::Wait { .. })), "left undone: {rest:#?}");
+                self.kept = Some((planner, told));
+                return all;
+            }
+            for decision in &decisions {
+                self.apply(decision);
+            }
+            self.check();
+            all.extend(decisions);
+        }
+        panic!("not settled: {:#?}", &all[all.len() - 6..]);
+    }
+
+    /// Tells what changed, and some of what did not.
+    fn tell(&mut self, planner: &mut Planner, told: &mut Snapshot) {
+        let now = &self.snapshot;
+        if told.quotas != now.quotas {
+            planner.tell(Change::Quotas(now.quotas.clone()));
+        }
+        let mut changes = Vec::new();
+        differences(&told.tenants, &now.tenants, &mut self.random, |id, v| {
+            changes.push(Change::Tenant(id, v))
+        });
+        differences(&told.workers, &now.workers, &mut self.random, |id, v| {
+            changes.push(Change::Worker(id, v))
+        });
+        differences(&told.intents, &now.intents, &mut self.random, |id, v| {
+            changes.push(Change::Intent(id, v))
+        });
+        differences(&told.workloads, &now.workloads, &mut self.random, |id, v| {
+            changes.push(Change::Workload(id, v));
+        });
+        differences(&told.placements, &now.placements, &mut self.random, |id, v| {
+            changes.push(Change::Placement(id, v));
+        });
+        changes.into_iter().for_each(|change| planner.tell(change));
+        *told = self.snapshot.clone();
+    }
+
+    /// A scheduler that leads from now on knows what the database says.
+    pub fn fail_over(&mut self) {
+        self.kept = None;
     }
 
     /// A part of a plan, as when the scheduler dies on the way.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::accelerators::ResourceRequest;
-use crate::quotas::{Key, NodeId, NodeSpec};
+use crate::quotas::NodeSpec;
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{PlacementState, Workload, WorkloadOwner};
 use crate::{DeviceId, PlacementId, ProjectId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
@@ -48,12 +48,6 @@ impl Snapshot {
             workloads: BTreeMap::new(),
             placements: BTreeMap::new(),
         }
-    }
-
-    /// Whether a tenant's quota lists something.
-    pub(super) fn counts(&self, tenant: TenantId, key: &Key) -> bool {
-        let node = self.quotas.iter().find(|node| node.id == NodeId::Tenant(tenant));
-        node.is_some_and(|node| node.quotas.contains_key(key))
     }
 
     /// Whether a worker has not been heard for too long.

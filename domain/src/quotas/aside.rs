@@ -1,7 +1,7 @@
 //! Kinds of workload that are set aside, because something other than quota
 //! keeps them all: they wait without keeping anything from others.
 
-use super::entries::{LaneIx, TenantIx};
+use super::entries::{LaneIx, State, TenantIx};
 use super::queue::Parked;
 use super::state::by;
 use super::{Admissions, Level, WhyNot};
@@ -11,9 +11,7 @@ impl Admissions {
     /// Nothing of this kind ([`super::Ask::kind`]) is tried until it is brought
     /// back. Quota is not kept for it meanwhile.
     pub fn set_aside(&mut self, kind: u32) {
-        if !self.aside.insert(kind) {
-            return;
-        }
+        self.aside.insert(kind);
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
             if self.tenants[tenant as usize].queue.lane(lane).parked.is_none() {
                 self.park_aside(tenant, lane);
@@ -38,6 +36,66 @@ impl Admissions {
                 self.dirty.insert(root);
             }
         }
+    }
+
+    /// After others were granted something: lanes that are set aside with their
+    /// kind and for which quota has no room any more are tried again, since they
+    /// may preempt; so are those set aside by themselves, for which there may be
+    /// other victims. Returns whether there are any.
+    pub fn bring_back_crowded_out(&mut self) -> bool {
+        let mut any = self.bring_lanes_back();
+        for kind in self.aside.iter().copied().collect::<Vec<_>>() {
+            for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
+                let parked = self.tenants[tenant as usize].queue.lane(lane).parked.as_ref();
+                let by_kind = parked.is_some_and(|p| p.aside);
+                if by_kind && self.fit_of(tenant, lane).is_none() {
+                    self.wake_lane(tenant, lane);
+                    self.keep(tenant);
+                    let root = self.root_of(tenant);
+                    self.dirty.insert(root);
+                    any = true;
+                }
+            }
+        }
+        any
+    }
+
+    /// What stands in line with a workload is not tried until
+    /// [`Self::bring_lanes_back`]: it could preempt, but that would not help it.
+    pub fn set_lane_aside(&mut self, id: WorkloadId) {
+        let Some(slot) = self.entries.find(id) else { return };
+        let entry = self.entries.get(slot);
+        let (tenant, lane) = (entry.tenant, entry.lane);
+        if !matches!(entry.state, State::Pending) {
+            return;
+        }
+        if self.tenants[tenant as usize].queue.lane(lane).parked.is_none() {
+            self.park_aside(tenant, lane);
+            self.keep(tenant);
+        }
+        self.lanes_aside.insert((tenant, lane));
+    }
+
+    /// Lanes that were set aside by themselves are tried again; whether there
+    /// are any.
+    pub fn bring_lanes_back(&mut self) -> bool {
+        let mut any = false;
+        for (tenant, lane) in std::mem::take(&mut self.lanes_aside) {
+            let parked = self.tenants[tenant as usize].queue.lane(lane).parked.as_ref();
+            if parked.is_some_and(|p| p.aside) {
+                self.wake_lane(tenant, lane);
+                self.keep(tenant);
+                let root = self.root_of(tenant);
+                self.dirty.insert(root);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whether a kind is set aside.
+    pub fn is_aside(&self, kind: u32) -> bool {
+        self.aside.contains(&kind)
     }
 
     /// Kinds that are set aside.

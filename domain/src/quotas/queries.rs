@@ -1,7 +1,7 @@
 //! What can be asked: where workloads stand and why they wait.
 
 use super::entries::State;
-use super::{Admissions, Ask, BudgetKind, Hold, BudgetState, Level, NodeId, Standing, Waiting, WhyNot};
+use super::{Admissions, Ask, BudgetKind, BudgetState, Hold, Level, NodeId, Standing, Waiting, WhyNot};
 use crate::{TenantId, WorkloadId};
 
 /// What stops a workload that waits.

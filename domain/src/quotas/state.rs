@@ -105,6 +105,7 @@ pub struct Admissions {
     /// Lanes of each kind, and the kinds that are set aside.
     pub(super) kinds: BTreeMap<u32, BTreeSet<(TenantIx, LaneIx)>>,
     pub(super) aside: BTreeSet<u32>,
+    pub(super) lanes_aside: BTreeSet<(TenantIx, LaneIx)>,
     /// Lanes that wait for another reason than was last asked.
     pub(super) news: BTreeSet<(TenantIx, LaneIx)>,
 }
@@ -133,6 +134,7 @@ impl Admissions {
             turn: 0,
             kinds: BTreeMap::new(),
             aside: BTreeSet::new(),
+            lanes_aside: BTreeSet::new(),
             news: BTreeSet::new(),
         };
         for ix in 0..new.specs.len() {

@@ -21,7 +21,7 @@ use crate::{Timestamp, WorkloadId};
 type Rank = (u32, u32, Share, u128, Option<Order>);
 
 /// What would do for the first of a lane.
-struct Fit {
+pub(super) struct Fit {
     leaf: Ix,
     level: u32,
     amounts: Vec<(KeyIx, Amount)>,
@@ -158,7 +158,7 @@ impl Admissions {
     }
 
     /// What is free for the first of a parked lane, if anything is.
-    fn fit_of(&mut self, tenant: TenantIx, lane: LaneIx) -> Option<Fit> {
+    pub(super) fn fit_of(&mut self, tenant: TenantIx, lane: LaneIx) -> Option<Fit> {
         let state = &self.tenants[tenant as usize];
         let (node, lane) = (state.node, state.queue.lane(lane));
         let &(_, id, slot) = lane.items.first()?;

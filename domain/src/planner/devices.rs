@@ -1,0 +1,367 @@
+//! The devices of the fleet, what is held of them, and the choice among them:
+//! one [`placing::Fleet`] for each accelerator class.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::board::Seat;
+use super::{Hold, Snapshot};
+use crate::accelerators::{Device, ResourceRequest};
+use crate::placing::{self, Ask, Demand, Filter, Needs, Preferences, Weights};
+use crate::workers::Worker;
+use crate::workloads::WorkloadOwner;
+use crate::{DeviceId, VersionId, WorkerId};
+
+/// The workers with devices of the asked class that a place was chosen from,
+/// by what stood against them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct Considered {
+    /// Workers that could take it.
+    pub fitting: u32,
+    /// Workers that are lost.
+    pub lost: u32,
+    /// Workers that are cordoned.
+    pub cordoned: u32,
+    /// Workers in zones that are not the tenant's.
+    pub out_of_zone: u32,
+    /// Workers of whose devices none has enough memory free with enough
+    /// thousandths.
+    pub short_of_memory: u32,
+    /// Workers of whose devices none has enough thousandths free.
+    pub short_of_milli: u32,
+}
+
+/// Where a workload goes, and what that was chosen from.
+pub(super) struct Choice {
+    pub worker: WorkerId,
+    pub holds: Vec<Hold>,
+    pub considered: Considered,
+}
+
+/// A request and where it may go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind {
+    pub class: String,
+    pub ask: Ask,
+}
+
+impl Kind {
+    pub fn of(request: &ResourceRequest, zones: &[String]) -> Self {
+        let needs = Needs {
+            devices: 1,
+            milli: request.milli,
+            memory_bytes: request.memory_bytes,
+            ..Needs::default()
+        };
+        let mut zones = zones.to_vec();
+        zones.sort();
+        Self { class: request.class.clone(), ask: Ask { needs, zones, ..Ask::default() } }
+    }
+
+    /// What it asks for.
+    pub fn request(&self) -> ResourceRequest {
+        let Needs { milli, memory_bytes, .. } = self.ask.needs;
+        ResourceRequest { class: self.class.clone(), memory_bytes, milli }
+    }
+}
+
+/// The workers of one class.
+struct Class {
+    fleet: placing::Fleet,
+    /// Devices of this class of each worker, by ordinal.
+    devices: BTreeMap<WorkerId, Vec<DeviceId>>,
+    /// Workers of it that are lost.
+    lost: BTreeSet<WorkerId>,
+    /// Something may fit that did not when this was last asked.
+    freed: bool,
+    /// Counts changes.
+    revision: u64,
+}
+
+impl Default for Class {
+    fn default() -> Self {
+        Self {
+            fleet: placing::Fleet::new(Weights::default(), Demand::new()),
+            devices: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            freed: false,
+            revision: 0,
+        }
+    }
+}
+
+/// Every device, and who is where.
+#[derive(Default)]
+pub(super) struct Devices {
+    classes: BTreeMap<String, Class>,
+    /// What is held of each device, also of one that its worker does not have
+    /// any more: memory and thousandths.
+    held: BTreeMap<DeviceId, (u64, u32)>,
+    /// On which workers a version is loaded, for how many placements.
+    versions: BTreeMap<VersionId, BTreeMap<WorkerId, u32>>,
+    /// How many replicas of an endpoint each worker has.
+    siblings: BTreeMap<WorkloadOwner, BTreeMap<WorkerId, u32>>,
+}
+
+impl Devices {
+    /// Takes what is known of a worker; `lost` ones take nothing.
+    pub fn put(&mut self, worker: &Worker, lost: bool) {
+        let mut of_class: BTreeMap<&str, Vec<&Device>> = BTreeMap::new();
+        for device in &worker.devices {
+            of_class.entry(&device.class).or_default().push(device);
+        }
+        for (name, class) in &mut self.classes {
+            if !of_class.contains_key(name.as_str()) {
+                class.forget(worker.id);
+            }
+        }
+        for (name, mut devices) in of_class {
+            devices.sort_by_key(|device| device.ordinal);
+            let class = self.classes.entry(name.to_owned()).or_default();
+            let ids: Vec<DeviceId> = devices.iter().map(|device| device.id).collect();
+            let free: Vec<placing::Device> = devices.iter().map(|d| free(&self.held, d)).collect();
+            let unchanged = !lost
+                && class.devices.get(&worker.id) == Some(&ids)
+                && class.fleet.worker(worker.id).is_some_and(|known| {
+                    known.zone == worker.zone.as_str()
+                        && known.cordoned == worker.cordoned
+                        && known.devices == free
+                });
+            if unchanged {
+                continue;
+            }
+            class.forget(worker.id);
+            class.devices.insert(worker.id, ids);
+            class.revision += 1;
+            if lost {
+                class.lost.insert(worker.id);
+                continue;
+            }
+            class.freed = true;
+            let known = placing::Worker {
+                class: name.to_owned(),
+                zone: worker.zone.to_string(),
+                pool: worker.pool.to_string(),
+                // Losing one worker should cost an owner as little as can be.
+                domain: worker.id.to_string(),
+                cordoned: worker.cordoned,
+                devices: free,
+                ..placing::Worker::default()
+            };
+            // It is refused only if it has too many devices, which joining
+            // refuses as well.
+            let _ = class.fleet.put(worker.id, known);
+        }
+    }
+
+    /// The worker is no more.
+    pub fn remove(&mut self, worker: WorkerId) {
+        self.classes.values_mut().for_each(|class| class.forget(worker));
+    }
+
+    /// Takes what something holds.
+    pub fn take(&mut self, worker: WorkerId, class: &str, holds: &[Hold]) {
+        for hold in holds {
+            let held = self.held.entry(hold.device_id).or_default();
+            *held = (held.0.saturating_add(hold.memory_bytes), held.1.saturating_add(hold.milli));
+        }
+        self.correct(worker, class, holds, false);
+    }
+
+    /// Gives it back.
+    pub fn free(&mut self, worker: WorkerId, class: &str, holds: &[Hold]) {
+        for hold in holds {
+            if let Some(held) = self.held.get_mut(&hold.device_id) {
+                *held = (held.0.saturating_sub(hold.memory_bytes), held.1.saturating_sub(hold.milli));
+                if *held == (0, 0) {
+                    self.held.remove(&hold.device_id);
+                }
+            }
+        }
+        self.correct(worker, class, holds, true);
+    }
+
+    fn correct(&mut self, worker: WorkerId, class: &str, holds: &[Hold], freed: bool) {
+        let Some(class) = self.classes.get_mut(class) else { return };
+        let Some(ids) = class.devices.get(&worker) else { return };
+        let Some(known) = class.fleet.worker(worker) else { return };
+        let mut devices = known.devices.clone();
+        for (id, device) in ids.iter().zip(&mut devices) {
+            if holds.iter().any(|hold| hold.device_id == *id) {
+                let (memory, milli) = self.held.get(id).copied().unwrap_or_default();
+                device.free_memory_bytes = device.memory_bytes.saturating_sub(memory);
+                device.free_milli = device.milli.saturating_sub(milli);
+            }
+        }
+        class.freed |= freed;
+        class.revision += 1;
+        let _ = class.fleet.correct(worker, devices);
+    }
+
+    /// A placement is on its worker to stay: others of its owner keep away,
+    /// others of its version come near.
+    pub fn settle(&mut self, worker: WorkerId, owner: WorkloadOwner, version: VersionId) {
+        *self.versions.entry(version).or_default().entry(worker).or_default() += 1;
+        if matches!(owner, WorkloadOwner::Endpoint(_)) {
+            *self.siblings.entry(owner).or_default().entry(worker).or_default() += 1;
+        }
+    }
+
+    /// It is on its way out.
+    pub fn part(&mut self, worker: WorkerId, owner: WorkloadOwner, version: VersionId) {
+        decrement(&mut self.versions, version, worker);
+        decrement(&mut self.siblings, owner, worker);
+    }
+
+    /// Learns that such a request arrived.
+    pub fn observe(&mut self, kind: &Kind) {
+        self.classes.entry(kind.class.clone()).or_default().fleet.observe(&kind.ask.needs);
+    }
+
+    /// Learns that a request which was placed is over.
+    pub fn end(&mut self, kind: &Kind) {
+        if let Some(class) = self.classes.get_mut(&kind.class) {
+            class.fleet.end(&kind.ask.needs);
+        }
+    }
+
+    /// The best place for a request of this kind, if there is one.
+    pub fn choose(&mut self, kind: &Kind, owner: WorkloadOwner, version: VersionId) -> Option<Choice> {
+        let class = self.classes.get_mut(&kind.class)?;
+        let preferences = Preferences {
+            siblings: self
+                .siblings
+                .get(&owner)
+                .into_iter()
+                .flatten()
+                .map(|(w, n)| (w.to_string(), *n))
+                .collect(),
+            warm: self
+                .versions
+                .get(&version)
+                .into_iter()
+                .flatten()
+                .map(|(worker, _)| *worker)
+                .take(placing::MAX_PREFERRED)
+                .collect(),
+            failed: BTreeSet::new(),
+        };
+        let chosen = class.fleet.choose(&kind.ask, &preferences).ok()?;
+        let worker = chosen.hold.worker;
+        let devices = class.devices.get(&worker)?;
+        let request = &kind.ask.needs;
+        let hold = |ordinal: &u32| {
+            let (memory_bytes, milli) = (request.memory_bytes, request.milli);
+            Some(Hold { device_id: *devices.get(*ordinal as usize)?, memory_bytes, milli })
+        };
+        let holds = chosen.hold.devices.iter().map(hold).collect::<Option<Vec<_>>>()?;
+        let by = |filter| chosen.considered.rejected_by(filter);
+        let considered = Considered {
+            fitting: chosen.considered.fitting,
+            lost: u32::try_from(class.lost.len()).unwrap_or(u32::MAX),
+            cordoned: by(Filter::Cordoned),
+            out_of_zone: by(Filter::Zone),
+            short_of_memory: by(Filter::Memory),
+            short_of_milli: by(Filter::Milli),
+        };
+        Some(Choice { worker, holds, considered })
+    }
+
+    /// Whether anything takes a request of this kind.
+    pub fn fits(&mut self, kind: &Kind) -> bool {
+        let none = Preferences::default();
+        self.classes.get_mut(&kind.class).is_some_and(|class| class.fleet.choose(&kind.ask, &none).is_ok())
+    }
+
+    /// Whether anything takes a request once these have left.
+    pub fn would_fit(&mut self, kind: &Kind, leaving: &[Seat]) -> bool {
+        let freed = self.classes.get(&kind.class).map(|class| (class.freed, class.revision));
+        leaving.iter().for_each(|seat| self.free(seat.worker, &kind.class, &seat.holds));
+        let fits = self.fits(kind);
+        leaving.iter().for_each(|seat| self.take(seat.worker, &kind.class, &seat.holds));
+        if let (Some(class), Some(before)) = (self.classes.get_mut(&kind.class), freed) {
+            (class.freed, class.revision) = before;
+        }
+        fits
+    }
+
+    /// Classes in which something may fit that did not when this was last
+    /// asked.
+    pub fn take_freed(&mut self) -> Vec<String> {
+        let freed =
+            |(name, class): (&String, &mut Class)| std::mem::take(&mut class.freed).then(|| name.clone());
+        self.classes.iter_mut().filter_map(freed).collect()
+    }
+
+    /// Counts what happens to a class.
+    pub fn revision(&self, class: &str) -> u64 {
+        self.classes.get(class).map_or(0, |class| class.revision)
+    }
+
+    /// Devices of a class, in the order of workers and their devices.
+    pub fn of_class<'a>(&'a self, facts: &'a Snapshot, class: &str) -> Vec<Slot<'a>> {
+        let Some(known) = self.classes.get(class) else { return Vec::new() };
+        let mut slots = Vec::new();
+        for (worker, ids) in &known.devices {
+            let Some(worker) = facts.workers.get(worker) else { continue };
+            for device in worker.devices.iter().filter(|device| ids.contains(&device.id)) {
+                let placing::Device { free_memory_bytes, free_milli, .. } = free(&self.held, device);
+                let lost = known.lost.contains(&worker.id);
+                slots.push(Slot { worker, device, lost, free_memory_bytes, free_milli });
+            }
+        }
+        slots
+    }
+}
+
+impl Class {
+    fn forget(&mut self, worker: WorkerId) {
+        if self.devices.remove(&worker).is_some() {
+            self.lost.remove(&worker);
+            self.fleet.remove(worker);
+            self.revision += 1;
+        }
+    }
+}
+
+/// A device and what is free on it.
+pub(super) struct Slot<'a> {
+    pub worker: &'a Worker,
+    pub device: &'a Device,
+    pub lost: bool,
+    pub free_memory_bytes: u64,
+    pub free_milli: u32,
+}
+
+impl Slot<'_> {
+    /// Whether its worker is in one of the zones; none given is all.
+    pub fn is_in(&self, zones: &[String]) -> bool {
+        zones.is_empty() || zones.iter().any(|zone| *zone == self.worker.zone.as_str())
+    }
+}
+
+fn free(held: &BTreeMap<DeviceId, (u64, u32)>, device: &Device) -> placing::Device {
+    let (memory, milli) = held.get(&device.id).copied().unwrap_or_default();
+    placing::Device {
+        free_milli: device.milli.saturating_sub(milli),
+        free_memory_bytes: device.memory_bytes.saturating_sub(memory),
+        milli: device.milli,
+        memory_bytes: device.memory_bytes,
+    }
+}
+
+fn decrement<K: Ord>(counts: &mut BTreeMap<K, BTreeMap<WorkerId, u32>>, key: K, worker: WorkerId) {
+    if let Some(workers) = counts.get_mut(&key)
+        && let Some(count) = workers.get_mut(&worker)
+    {
+        *count -= 1;
+        if *count == 0 {
+            workers.remove(&worker);
+            if workers.is_empty() {
+                counts.remove(&key);
+            }
+        }
+    }
+}
