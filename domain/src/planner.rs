@@ -161,6 +161,6 @@ impl Planner {
 
     /// Whether planning again, with nothing else told, decides nothing.
     pub fn is_settled(&self) -> bool {
-        !self.deferred && self.untold.is_empty() && self.changed.is_empty()
+        !self.deferred && self.untold.is_empty() && self.changed.is_empty() && self.changed_owners.is_empty()
     }
 }

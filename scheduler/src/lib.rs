@@ -11,9 +11,9 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::Clock;
 use domain::certificates::SigningKey;
 use domain::planner::ShareLimits;
-use domain::{Clock, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::leadership::{Attempt, Candidate, Leader, Term};
 use store::listen::Change;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use domain::outbox::Topic;
-pub use placement::Summary;
+pub use placement::{Board, Summary};
 
 /// How often a scheduler that stands by tries to lead.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -265,17 +265,6 @@ async fn listen_once(store: &Store, wake: &Wake) -> Result<std::convert::Infalli
             Change::Of(Topic::Credentials, _) => {}
         }
     }
-}
-
-/// One turn of the placement loop, for tests: plans and applies until nothing
-/// is left to decide.
-pub async fn tick(
-    store: &Store,
-    settings: &Settings,
-    term: Term,
-    now: Timestamp,
-) -> Result<Summary, StoreError> {
-    placement::tick(store, settings, term, now, placement::Until::Settled).await
 }
 
 #[expect(clippy::cast_precision_loss, reason = "epochs stay far below 2^53")]

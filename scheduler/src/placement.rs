@@ -1,15 +1,16 @@
-//! The placement loop: snapshot, plan, apply, until nothing is left to decide.
+//! The placement loop: read what changed, plan, apply, until nothing is left to
+//! decide.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::Timestamp;
-use domain::planner::{Decision, Snapshot, plan};
+use domain::planner::{Decision, Planner, Snapshot};
 use domain::workloads::WorkloadState;
-use store::leadership::{Leader, Term};
+use store::leadership::{Leader, Term, fence};
 use store::{Store, StoreError, workloads};
 use tokio::sync::Notify;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{Deps, ERROR_PAUSE, Settings};
 
@@ -18,6 +19,15 @@ use crate::{Deps, ERROR_PAUSE, Settings};
 const MAX_ROUNDS: u32 = 8;
 /// Decisions applied in one transaction.
 const BATCH: usize = 256;
+/// Reasons told by one plan; the rest by the next, so that placing never waits
+/// for telling.
+const MOST_TOLD: usize = 1024;
+/// Time between two times of forgetting what was read of changes.
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
+/// Time between two looks whether what is known is so.
+const CHECK_EVERY: Duration = Duration::from_secs(300);
+/// Time between two countings of everything for the metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// What a tick did and found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,25 +53,48 @@ pub(crate) async fn run(
     wake: Arc<Notify>,
 ) -> Option<Leader> {
     let term = leader.term();
+    let mut board = None;
     loop {
         if leader.check().await.is_err() {
             return None;
         }
-        match tick(&deps.store, &settings, term, deps.clock.now(), Until::Applied).await {
-            Ok(_) => {}
+        let mut done = true;
+        match turn(&mut board, &settings, &deps, term).await {
+            Ok(settled) => done = settled,
             Err(StoreError::NotLeader) => return Some(leader),
             Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "Placing failed; trying again");
+                warn!(error = &error as &dyn std::error::Error, "Placing failed; reading all anew");
+                board = None;
                 tokio::time::sleep(ERROR_PAUSE).await;
             }
         }
-        let _ = tokio::time::timeout(settings.tick_interval(), wake.notified()).await;
+        if done {
+            let _ = tokio::time::timeout(settings.tick_interval(), wake.notified()).await;
+        }
     }
+}
+
+/// One tick of a board, which is made if there is none; whether to wait for
+/// what comes next.
+async fn turn(
+    board: &mut Option<Board>,
+    settings: &Settings,
+    deps: &Deps,
+    term: Term,
+) -> Result<bool, StoreError> {
+    let now = deps.clock.now();
+    let board = match board {
+        Some(board) => board,
+        None => board.insert(Board::read(&deps.store, settings, term).await?),
+    };
+    board.tick(&deps.store, settings, term, now, Until::Applied).await?;
+    board.look_after(&deps.store, settings, term).await?;
+    Ok(board.planner.is_settled())
 }
 
 /// When a tick ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Until {
+enum Until {
     /// When a plan has found nothing to decide.
     Settled,
     /// Already when everything that was decided became true and nothing new was
@@ -69,59 +102,169 @@ pub(crate) enum Until {
     Applied,
 }
 
-/// Plans and applies until nothing is left to decide.
-pub(crate) async fn tick(
-    store: &Store,
-    settings: &Settings,
-    term: Term,
-    now: Timestamp,
-    until: Until,
-) -> Result<Summary, StoreError> {
-    let started = Instant::now();
-    let mut summary = Summary::default();
-    for _ in 0..MAX_ROUNDS {
-        let snapshot =
+/// A planner that is kept up with the database.
+pub struct Board {
+    planner: Planner,
+    /// What it knows is of this moment.
+    moment: workloads::Moment,
+    /// What it is to be told anew, changed or not.
+    doubted: workloads::Ids,
+    pruned: Instant,
+    checked: Instant,
+    counted: Instant,
+}
+
+impl Board {
+    /// Reads everything.
+    pub async fn read(store: &Store, settings: &Settings, term: Term) -> Result<Self, StoreError> {
+        let (snapshot, moment) =
             workloads::snapshot(store, term.since, settings.share_limits(), settings.fair_sharing).await?;
-        summary.pending = snapshot.workloads.values().filter(|w| w.state == WorkloadState::Pending).count();
-        summary.placements = snapshot.placements.len();
-        let decisions = plan(&snapshot, now);
-        if decisions.is_empty() {
-            summary.settled = true;
-            break;
-        }
-        for batch in decisions.chunks(BATCH) {
-            let applied = apply_batch(store, &snapshot, batch, term, now).await?;
-            summary.applied += applied;
-            summary.refused += batch.len() as u64 - applied;
-        }
-        let made = decisions.iter().any(|d| matches!(d, Decision::CreateWorkloads { .. }));
-        if until == Until::Applied && !made && summary.refused == 0 {
-            break;
-        }
+        let (doubted, now) = (workloads::Ids::default(), Instant::now());
+        let planner = Planner::new(snapshot);
+        Ok(Self { planner, moment, doubted, pruned: now, checked: now, counted: now })
     }
-    publish(&summary, started);
-    Ok(summary)
+
+    /// Reads what changed.
+    async fn catch_up(
+        &mut self,
+        store: &Store,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut also = std::mem::take(&mut self.doubted);
+        self.planner.silent(now).into_iter().for_each(|worker| also.worker(worker));
+        let (changes, moment) =
+            workloads::changes(store, &self.moment, also, settings.share_limits()).await?;
+        changes.into_iter().for_each(|change| self.planner.tell(change));
+        self.moment = moment;
+        Ok(())
+    }
+
+    /// Plans and applies until nothing is left to decide.
+    pub async fn settle(
+        &mut self,
+        store: &Store,
+        settings: &Settings,
+        term: Term,
+        now: Timestamp,
+    ) -> Result<Summary, StoreError> {
+        self.tick(store, settings, term, now, Until::Settled).await
+    }
+
+    /// What it takes for true.
+    pub fn facts(&self) -> &Snapshot {
+        self.planner.facts()
+    }
+
+    async fn tick(
+        &mut self,
+        store: &Store,
+        settings: &Settings,
+        term: Term,
+        now: Timestamp,
+        until: Until,
+    ) -> Result<Summary, StoreError> {
+        let started = Instant::now();
+        let mut summary = Summary::default();
+        for _ in 0..MAX_ROUNDS {
+            self.catch_up(store, settings, now).await?;
+            let decisions = self.planner.plan(now, MOST_TOLD);
+            if decisions.is_empty() && self.planner.is_settled() {
+                summary.settled = true;
+                break;
+            }
+            let before = summary.refused;
+            for batch in decisions.chunks(BATCH) {
+                let refused = apply_batch(store, self.planner.facts(), batch, term, now).await?;
+                summary.applied += (batch.len() - refused.len()) as u64;
+                summary.refused += refused.len() as u64;
+                for decision in refused {
+                    self.planner.refused(decision);
+                    self.doubted.concerned(decision);
+                }
+            }
+            let made = decisions.iter().any(|d| matches!(d, Decision::CreateWorkloads { .. }));
+            if until == Until::Applied && !made && summary.refused == before {
+                break;
+            }
+        }
+        metrics::counter!("chancery_scheduler_decisions_total", "result" => "applied")
+            .increment(summary.applied);
+        metrics::counter!("chancery_scheduler_decisions_total", "result" => "refused")
+            .increment(summary.refused);
+        metrics::histogram!("chancery_scheduler_tick_seconds").record(started.elapsed().as_secs_f64());
+        if until == Until::Settled || self.counted.elapsed() >= COUNT_EVERY {
+            self.counted = Instant::now();
+            self.count(&mut summary);
+        }
+        Ok(summary)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+    fn count(&self, summary: &mut Summary) {
+        let facts = self.planner.facts();
+        summary.pending = facts.workloads.values().filter(|w| w.state == WorkloadState::Pending).count();
+        summary.placements = facts.placements.len();
+        metrics::gauge!("chancery_scheduler_pending_workloads").set(summary.pending as f64);
+        metrics::gauge!("chancery_scheduler_placements").set(summary.placements as f64);
+    }
+
+    /// From time to time, forgets what was read, and looks whether what is known
+    /// is what the database says. A difference is a defect: all is known anew.
+    async fn look_after(&mut self, store: &Store, settings: &Settings, term: Term) -> Result<(), StoreError> {
+        if self.pruned.elapsed() >= PRUNE_EVERY {
+            self.pruned = Instant::now();
+            let mut tx = store.system().await?;
+            fence(&mut tx, term.epoch).await?;
+            workloads::prune(&mut tx, &self.moment).await?;
+            tx.commit().await?;
+        }
+        if self.checked.elapsed() < CHECK_EVERY {
+            return Ok(());
+        }
+        self.checked = Instant::now();
+        let doubted = std::mem::take(&mut self.doubted);
+        let (changes, snapshot, moment) = workloads::changes_and_all(
+            store,
+            &self.moment,
+            doubted,
+            term.since,
+            settings.share_limits(),
+            settings.fair_sharing,
+        )
+        .await?;
+        changes.into_iter().for_each(|change| self.planner.tell(change));
+        self.moment = moment;
+        let same = self.planner.facts().agrees(&snapshot);
+        metrics::gauge!("chancery_scheduler_board_differs").set(if same { 0.0 } else { 1.0 });
+        if !same {
+            error!("What the scheduler knew was not what the database says: it knows all anew; report this");
+            self.planner = Planner::new(snapshot);
+        }
+        Ok(())
+    }
 }
 
 /// Applies decisions together, or where one is refused each by itself, so that
-/// it takes no other with it. Returns how many became true.
-async fn apply_batch(
+/// it takes no other with it. Returns those that did not become true.
+async fn apply_batch<'a>(
     store: &Store,
-    snapshot: &Snapshot,
-    batch: &[Decision],
+    facts: &Snapshot,
+    batch: &'a [Decision],
     term: Term,
     now: Timestamp,
-) -> Result<u64, StoreError> {
-    if apply(store, snapshot, batch, term, now).await? {
-        return Ok(batch.len() as u64);
+) -> Result<Vec<&'a Decision>, StoreError> {
+    if apply(store, facts, batch, term, now).await? {
+        return Ok(Vec::new());
     }
-    let mut applied = 0;
-    if batch.len() > 1 {
-        for decision in batch {
-            applied += u64::from(apply(store, snapshot, std::slice::from_ref(decision), term, now).await?);
+    let mut refused = Vec::new();
+    for decision in batch {
+        let alone = std::slice::from_ref(decision);
+        if batch.len() == 1 || !apply(store, facts, alone, term, now).await? {
+            refused.push(decision);
         }
     }
-    Ok(applied)
+    Ok(refused)
 }
 
 /// Applies decisions in one transaction. Returns whether they became true.
@@ -172,13 +315,4 @@ fn tell(snapshot: &Snapshot, decision: &Decision) {
             info!(workload.id = %workload, "Workload {workload} waits: {reason}");
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-fn publish(summary: &Summary, started: Instant) {
-    metrics::gauge!("chancery_scheduler_pending_workloads").set(summary.pending as f64);
-    metrics::gauge!("chancery_scheduler_placements").set(summary.placements as f64);
-    metrics::counter!("chancery_scheduler_decisions_total", "result" => "applied").increment(summary.applied);
-    metrics::counter!("chancery_scheduler_decisions_total", "result" => "refused").increment(summary.refused);
-    metrics::histogram!("chancery_scheduler_tick_seconds").record(started.elapsed().as_secs_f64());
 }

@@ -85,6 +85,14 @@ pub(crate) struct Selection<'a> {
     name: Option<&'a str>,
     after: Option<&'a str>,
     limit: Option<i64>,
+    ids: Option<&'a [Uuid]>,
+}
+
+impl<'a> Selection<'a> {
+    /// These and no others.
+    pub fn of(ids: &'a [Uuid]) -> Self {
+        Self { ids: Some(ids), ..Self::default() }
+    }
 }
 
 /// Workers with their devices, by name.
@@ -92,10 +100,12 @@ pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<
     let rows = query!(
         "SELECT id, name, pool, zone, address, cordoned, live, seen_at, revision, created_at FROM workers
          WHERE ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR name > $2)
+           AND ($4::uuid[] IS NULL OR id = ANY($4))
          ORDER BY name LIMIT $3",
         which.name,
         which.after,
         which.limit,
+        which.ids,
     )
     .fetch_all(tx.conn())
     .await?;

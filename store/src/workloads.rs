@@ -3,6 +3,7 @@
 
 mod apply;
 mod explain;
+mod feed;
 mod place;
 mod snapshot;
 
@@ -17,6 +18,7 @@ use crate::{Store, StoreError, SystemTx, Tx, audit, outbox};
 
 pub use apply::apply;
 pub use explain::{explain, list};
+pub use feed::{Ids, Moment, changes, changes_and_all, prune};
 pub use snapshot::snapshot;
 
 /// A reading transaction in which every statement sees the same moment.

@@ -9,11 +9,12 @@ use domain::planner::{Decision, Hold, ShareLimits};
 use domain::workers::{JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS};
 use domain::workloads::PlacementState;
 use domain::{Clock, DeviceId, EndpointId, JobId, LeaseToken, TenantId, Timestamp, VersionId, WorkerId};
-use scheduler::Settings;
+use scheduler::{Board, Settings};
 use sqlx::Row;
 use store::StoreError;
 use store::leadership::{Attempt, Leader, Term};
 use tests::database::{Database, rows};
+use tokio::sync::Mutex;
 
 const GB: u64 = 1_000_000_000;
 
@@ -25,6 +26,7 @@ pub(crate) struct Scene {
     pub version: VersionId,
     file: Sha256Digest,
     pub now: Timestamp,
+    board: Mutex<Option<Board>>,
 }
 
 impl Scene {
@@ -54,7 +56,7 @@ impl Scene {
             audit(&db, &object).await;
         }
         let leader = lead(&db, now).await;
-        Self { db, leader, tenant, version, file, now }
+        Self { db, leader, tenant, version, file, now, board: Mutex::default() }
     }
 
     /// Another tenant, with a project of the same identifier.
@@ -123,8 +125,28 @@ impl Scene {
         join(&self.db, name, devices, [u8::try_from(name.len()).unwrap(); 32], self.now).await.unwrap()
     }
 
+    /// One that leads for long, and knows what changed since its last tick.
     pub async fn tick(&self) -> scheduler::Summary {
-        tick(&self.db, self.leader.term(), self.now).await.unwrap()
+        let settings = Settings::default();
+        let term = self.leader.term();
+        let mut board = self.board.lock().await;
+        if board.is_none() {
+            *board = Some(Board::read(&self.db.store, &settings, term).await.unwrap());
+        }
+        let board = board.as_mut().unwrap();
+        let summary = board.settle(&self.db.store, &settings, term, self.now).await.unwrap();
+        if summary.settled {
+            let limits = ShareLimits::default();
+            let (all, _) =
+                store::workloads::snapshot(&self.db.store, term.since, limits, false).await.unwrap();
+            assert!(board.facts().agrees(&all), "{:#?} is not {all:#?}", board.facts());
+        }
+        summary
+    }
+
+    /// The next tick knows nothing but the database.
+    pub async fn forget(&self) {
+        *self.board.lock().await = None;
     }
 
     async fn report(&self, worker: WorkerId, placements: &[PlacementReport]) -> bool {
@@ -158,7 +180,7 @@ impl Scene {
     }
 
     pub async fn snapshot(&self) -> domain::planner::Snapshot {
-        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default(), false).await.unwrap()
+        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default(), false).await.unwrap().0
     }
 
     /// Where live placements are, by name of the worker.
@@ -220,7 +242,10 @@ async fn lead(db: &Database, now: Timestamp) -> Leader {
 }
 
 async fn tick(db: &Database, term: Term, now: Timestamp) -> Result<scheduler::Summary, StoreError> {
-    scheduler::tick(&db.store, &Settings::default(), term, now).await
+    Board::read(&db.store, &Settings::default(), term)
+        .await?
+        .settle(&db.store, &Settings::default(), term, now)
+        .await
 }
 
 #[tokio::test]

@@ -142,6 +142,8 @@ async fn the_database_refuses_what_a_planner_should_not_have_decided() {
     // The limit of a project stops it as well.
     give(&scene, scene.tenant, 5000, None).await;
     limit(&scene, scene.tenant, 700).await;
+    // What is in a project stays in it, except for this test.
+    scene.forget().await;
     let refused = scene.apply(&place).await;
     assert!(matches!(refused, Err(StoreError::NoQuota)), "{refused:?}");
     scene.tick().await;

@@ -7,6 +7,10 @@ use super::{Decision, EndReason, LivePlacement, Planner};
 use crate::Timestamp;
 use crate::workloads::{PlacementState, Workload};
 
+/// Owners for which workloads are made in one plan; the rest come next, so that
+/// placing never waits for long.
+const MOST_CREATED: usize = 2048;
+
 impl Planner {
     /// Declares those lost that were silent for too long.
     pub(super) fn declare_lost(&mut self, now: Timestamp, decisions: &mut Vec<Decision>) {
@@ -40,8 +44,11 @@ impl Planner {
     /// Makes as many workloads as each owner wants, and ends the rest. Returns
     /// whether any is to be created.
     pub(super) fn match_intents(&mut self, decisions: &mut Vec<Decision>) -> bool {
-        let mut created = false;
-        for owner in std::mem::take(&mut self.changed_owners) {
+        let mut created = 0;
+        let mut owners = std::mem::take(&mut self.changed_owners);
+        while created < MOST_CREATED
+            && let Some(owner) = owners.pop_first()
+        {
             let intent = self.facts.intents.get(&owner);
             let wanted = intent.map_or(0, |intent| intent.count);
             let members = self.members.get(&owner);
@@ -49,7 +56,7 @@ impl Planner {
             if let Some(intent) = intent
                 && wanted > existing
             {
-                created = true;
+                created += 1;
                 decisions.push(Decision::CreateWorkloads {
                     owner,
                     tenant_id: intent.tenant_id,
@@ -78,7 +85,8 @@ impl Planner {
             }
             self.changed_owners.remove(&owner);
         }
-        created
+        self.changed_owners = owners;
+        created > 0
     }
 }
 

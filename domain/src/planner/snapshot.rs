@@ -50,6 +50,20 @@ impl Snapshot {
         }
     }
 
+    /// Whether two say the same, but for what no plan goes by: when workers were
+    /// last heard, and the database's sums of what devices hold.
+    pub fn agrees(&self, other: &Self) -> bool {
+        let mut other = other.clone();
+        for (id, worker) in &mut other.workers {
+            let Some(known) = self.workers.get(id) else { return false };
+            worker.seen_at = known.seen_at;
+            for (device, known) in worker.devices.iter_mut().zip(&known.devices) {
+                (device.used_memory_bytes, device.used_milli) = (known.used_memory_bytes, known.used_milli);
+            }
+        }
+        *self == other
+    }
+
     /// Whether a worker has not been heard for too long.
     pub fn is_silent(&self, worker: &Worker, now: Timestamp) -> bool {
         now.since(worker.seen_at.max(self.leading_since)) > Duration::from_secs(WORKER_LOST_SECS)

@@ -1,52 +1,72 @@
-//! Intent and fleet at one moment, as the planner takes them.
+//! Intent and fleet at one moment, as the planner takes them: all, or what is
+//! named.
 
 use std::collections::BTreeMap;
 
 use domain::accelerators::ResourceRequest;
 use domain::planner::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
+use domain::quotas::NodeSpec;
 use domain::workloads::{Workload, WorkloadOwner};
 use domain::{EndpointId, JobId, PlacementId, ProjectId, TenantId, Timestamp, VersionId, WorkerId};
 use sqlx::query;
 use uuid::Uuid;
 
+use super::feed::{Ids, Moment};
 use super::{owner, repeatable_read};
 use crate::workers::{self, Selection};
 use crate::{Store, StoreError, SystemTx, Tx, quotas};
 
-/// Oldest jobs that may have shares at a time; younger ones wait their turn
-/// without a workload.
-const MAX_OPEN_JOBS: i64 = 10_000;
-
-/// Everything a plan is made from, all of the same moment.
+/// Everything that is planned from, all of the same moment, and that moment.
 pub async fn snapshot(
     store: &Store,
     leading_since: Timestamp,
     limits: ShareLimits,
     fair_sharing: bool,
-) -> Result<Snapshot, StoreError> {
+) -> Result<(Snapshot, Moment), StoreError> {
     let mut tx = repeatable_read(store).await?;
+    let moment = Moment::of(&mut tx).await?;
+    let snapshot = read(&mut tx, leading_since, limits, fair_sharing).await?;
+    tx.commit().await?;
+    Ok((snapshot, moment))
+}
+
+pub(super) async fn read(
+    tx: &mut SystemTx,
+    leading_since: Timestamp,
+    limits: ShareLimits,
+    fair_sharing: bool,
+) -> Result<Snapshot, StoreError> {
     let mut snapshot = Snapshot::empty(leading_since);
-    for worker in workers::read(&mut tx, Selection::default()).await? {
+    snapshot.fair_sharing = fair_sharing;
+    let all = Ids::all(tx).await?;
+    for worker in workers::read(tx, Selection::default()).await? {
         snapshot.workers.insert(worker.id, worker);
     }
-    snapshot.tenants = tenants(&mut tx).await?;
-    snapshot.quotas = quotas::nodes(&mut tx).await?.into_iter().map(|node| node.spec).collect();
-    snapshot.fair_sharing = fair_sharing;
-    snapshot.intents = endpoints(&mut tx).await?;
-    snapshot.intents.append(&mut jobs(&mut tx, limits).await?);
-    for workload in workloads(&mut tx).await? {
+    snapshot.tenants = tenants(tx, &all.tenants).await?;
+    snapshot.quotas = quota_nodes(tx).await?;
+    snapshot.intents = endpoints(tx, &all.endpoints).await?;
+    snapshot.intents.append(&mut jobs(tx, &all.jobs, limits).await?);
+    for workload in workloads(tx, &all.workloads).await? {
         snapshot.workloads.insert(workload.id, workload);
     }
-    snapshot.placements = placements(&mut tx).await?;
-    tx.commit().await?;
+    snapshot.placements = placements(tx, &all.placements).await?;
     Ok(snapshot)
 }
 
-/// Tenants whose work is bound by something.
-async fn tenants(tx: &mut SystemTx) -> Result<BTreeMap<TenantId, TenantBounds>, StoreError> {
+/// The quota tree, as the planner takes it.
+pub(super) async fn quota_nodes(tx: &mut SystemTx) -> Result<Vec<NodeSpec>, StoreError> {
+    Ok(quotas::nodes(tx).await?.into_iter().map(|node| node.spec).collect())
+}
+
+/// Those of these tenants whose work is bound by something.
+pub(super) async fn tenants(
+    tx: &mut SystemTx,
+    ids: &[Uuid],
+) -> Result<BTreeMap<TenantId, TenantBounds>, StoreError> {
     let rows = query!(
         "SELECT id, status, zones FROM tenants
-         WHERE status IN ('suspended', 'deleting') OR (status = 'active' AND zones <> '{}')",
+         WHERE id = ANY($1) AND (status IN ('suspended', 'deleting') OR (status = 'active' AND zones <> '{}'))",
+        ids,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -63,10 +83,11 @@ async fn tenants(tx: &mut SystemTx) -> Result<BTreeMap<TenantId, TenantBounds>, 
 
 type Intents = BTreeMap<WorkloadOwner, Intent>;
 
-async fn endpoints(tx: &mut SystemTx) -> Result<Intents, StoreError> {
+pub(super) async fn endpoints(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Intents, StoreError> {
     let rows = query!(
         "SELECT id, tenant_id, project_id, priority, version_id, class, memory_bytes, milli, replicas FROM endpoints
-         WHERE deleted_at IS NULL AND replicas > 0",
+         WHERE id = ANY($1) AND deleted_at IS NULL AND replicas > 0",
+        ids,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -86,20 +107,20 @@ async fn endpoints(tx: &mut SystemTx) -> Result<Intents, StoreError> {
         .collect()
 }
 
-/// Jobs with lines left to run. Those that have a share keep being seen,
-/// whatever older job turns up.
-async fn jobs(tx: &mut SystemTx, limits: ShareLimits) -> Result<Intents, StoreError> {
+/// Those of these jobs that have lines left to run.
+pub(super) async fn jobs(
+    tx: &mut SystemTx,
+    ids: &[Uuid],
+    limits: ShareLimits,
+) -> Result<Intents, StoreError> {
     let most_chunks = i64::from(limits.max_shares) * i64::from(limits.chunks_per_share);
     let rows = query!(
         r#"SELECT j.id, j.tenant_id, j.project_id, j.priority, j.version_id, j.class, j.memory_bytes, j.milli,
                   (SELECT count(*) FROM (SELECT FROM job_chunks c
                                          WHERE c.job_id = j.id AND c.state <> 'done' LIMIT $2) open) AS "open_chunks!"
            FROM jobs j
-           WHERE j.ended_at IS NULL AND j.state = 'in_progress' AND j.id IN (
-               (SELECT id FROM jobs WHERE ended_at IS NULL AND state = 'in_progress' ORDER BY created_at, id LIMIT $1)
-               UNION
-               (SELECT job_id FROM workloads WHERE job_id IS NOT NULL AND state <> 'ended'))"#,
-        MAX_OPEN_JOBS,
+           WHERE j.id = ANY($1) AND j.ended_at IS NULL AND j.state = 'in_progress'"#,
+        ids,
         most_chunks.max(1),
     )
     .fetch_all(tx.conn())
@@ -119,11 +140,12 @@ async fn jobs(tx: &mut SystemTx, limits: ShareLimits) -> Result<Intents, StoreEr
         .collect()
 }
 
-async fn workloads(tx: &mut SystemTx) -> Result<Vec<Workload>, StoreError> {
+pub(super) async fn workloads(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Workload>, StoreError> {
     let rows = query!(
         "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, priority, state, generation,
                 reason, queued_at, promised_at, created_at
-         FROM workloads WHERE state <> 'ended'",
+         FROM workloads WHERE id = ANY($1) AND state <> 'ended'",
+        ids,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -147,7 +169,10 @@ async fn workloads(tx: &mut SystemTx) -> Result<Vec<Workload>, StoreError> {
         .collect()
 }
 
-async fn placements(tx: &mut SystemTx) -> Result<BTreeMap<PlacementId, LivePlacement>, StoreError> {
+pub(super) async fn placements(
+    tx: &mut SystemTx,
+    ids: &[Uuid],
+) -> Result<BTreeMap<PlacementId, LivePlacement>, StoreError> {
     let rows = query!(
         r#"SELECT p.id, p.tenant_id, p.workload_id, p.generation, p.worker_id, p.state, p.created_at, w.endpoint_id,
                   w.job_id, w.version_id, w.class, w.memory_bytes, w.milli, w.priority,
@@ -156,7 +181,8 @@ async fn placements(tx: &mut SystemTx) -> Result<BTreeMap<PlacementId, LivePlace
            JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
            LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
            LEFT JOIN jobs j ON j.tenant_id = w.tenant_id AND j.id = w.job_id
-           WHERE p.state <> 'ended'"#,
+           WHERE p.id = ANY($1) AND p.state <> 'ended'"#,
+        ids,
     )
     .fetch_all(tx.conn())
     .await?;
@@ -182,7 +208,9 @@ async fn placements(tx: &mut SystemTx) -> Result<BTreeMap<PlacementId, LivePlace
         })
         .collect::<Result<BTreeMap<_, _>, StoreError>>()?;
     let holds = query!(
-        "SELECT placement_id, device_id, memory_bytes, milli FROM placement_devices ORDER BY placement_id, device_id",
+        "SELECT placement_id, device_id, memory_bytes, milli FROM placement_devices
+         WHERE placement_id = ANY($1) ORDER BY placement_id, device_id",
+        ids,
     )
     .fetch_all(tx.conn())
     .await?;

@@ -1,0 +1,143 @@
+-- What changed of what the planner knows, so that it reads that and not all.
+-- A transaction's rows are seen with it, and read by the snapshot in which they
+-- first are. Lost in a crash, as is whoever had not read them.
+CREATE UNLOGGED TABLE planner_changes (
+    xid  xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    kind text NOT NULL CHECK (kind IN ('tenant', 'quotas', 'worker', 'endpoint', 'job', 'workload', 'placement')),
+    id   uuid NOT NULL
+);
+CREATE INDEX planner_changes_xid ON planner_changes (xid);
+CALL isolate_system('planner_changes');
+CREATE POLICY tenant_inserts ON planner_changes FOR INSERT TO chancery_tenant WITH CHECK (true);
+GRANT INSERT ON planner_changes TO chancery_tenant;
+GRANT SELECT, INSERT, DELETE ON planner_changes TO chancery_system;
+
+-- Notes rows that are new. Its argument is their kind.
+CREATE FUNCTION note_new() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id) SELECT TG_ARGV[0], id FROM new_rows;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_new AFTER INSERT ON tenants REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_new('tenant');
+CREATE TRIGGER note_new AFTER INSERT ON workers REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_new('worker');
+CREATE TRIGGER note_new AFTER INSERT ON endpoints REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_new('endpoint');
+CREATE TRIGGER note_new AFTER INSERT ON jobs REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_new('job');
+CREATE TRIGGER note_new AFTER INSERT ON workloads REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_new('workload');
+CREATE TRIGGER note_new AFTER INSERT ON placements REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_new('placement');
+
+-- Updates are noted where they change what the planner goes by. That a worker
+-- was heard, or that a reason was told, is not noted.
+CREATE FUNCTION note_tenants() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id) SELECT 'tenant', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
+        WHERE (n.status, n.zones) IS DISTINCT FROM (o.status, o.zones);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changes AFTER UPDATE ON tenants REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_tenants();
+
+CREATE FUNCTION note_workers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id) SELECT 'worker', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
+        WHERE (n.name, n.pool, n.zone, n.address, n.cordoned, n.live, n.revision)
+            IS DISTINCT FROM (o.name, o.pool, o.zone, o.address, o.cordoned, o.live, o.revision);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changes AFTER UPDATE ON workers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_workers();
+
+CREATE FUNCTION note_devices() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        INSERT INTO planner_changes (kind, id)
+            SELECT DISTINCT 'worker', n.worker_id FROM new_rows n JOIN old_rows o ON o.id = n.id
+            WHERE (n.ordinal, n.class, n.memory_bytes, n.milli)
+                IS DISTINCT FROM (o.ordinal, o.class, o.memory_bytes, o.milli);
+    ELSE
+        INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'worker', worker_id FROM rows;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_new AFTER INSERT ON devices REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_devices();
+CREATE TRIGGER note_gone AFTER DELETE ON devices REFERENCING OLD TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_devices();
+CREATE TRIGGER note_changes AFTER UPDATE ON devices REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_devices();
+
+CREATE FUNCTION note_endpoints() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id) SELECT 'endpoint', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
+        WHERE (n.replicas, n.priority, n.version_id, n.class, n.memory_bytes, n.milli, n.deleted_at)
+            IS DISTINCT FROM (o.replicas, o.priority, o.version_id, o.class, o.memory_bytes, o.milli, o.deleted_at);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changes AFTER UPDATE ON endpoints REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_endpoints();
+
+CREATE FUNCTION note_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id) SELECT 'job', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
+        WHERE (n.state, n.priority, n.ended_at) IS DISTINCT FROM (o.state, o.priority, o.ended_at);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changes AFTER UPDATE ON jobs REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_jobs();
+
+-- How many shares a job wants follows from its open chunks.
+CREATE FUNCTION note_chunks() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id)
+        SELECT DISTINCT 'job', n.job_id
+        FROM new_rows n JOIN old_rows o ON o.tenant_id = n.tenant_id AND o.job_id = n.job_id AND o.index = n.index
+        WHERE (n.state = 'done') <> (o.state = 'done');
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changes AFTER UPDATE ON job_chunks REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_chunks();
+
+CREATE FUNCTION note_workloads() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id) SELECT 'workload', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
+        WHERE (n.state, n.generation, n.priority, n.queued_at)
+            IS DISTINCT FROM (o.state, o.generation, o.priority, o.queued_at);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changes AFTER UPDATE ON workloads REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_workloads();
+
+CREATE FUNCTION note_placements() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id) SELECT 'placement', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
+        WHERE n.state IS DISTINCT FROM o.state;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changes AFTER UPDATE ON placements REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION note_placements();
+
+-- The tree is read as a whole. A change of any of its quotas changes its node.
+CREATE FUNCTION note_quotas() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO planner_changes (kind, id) VALUES ('quotas', '00000000-0000-0000-0000-000000000000');
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changes AFTER INSERT OR UPDATE OR DELETE ON quota_nodes
+    FOR EACH STATEMENT EXECUTE FUNCTION note_quotas();
+CREATE TRIGGER note_quotas AFTER UPDATE OF deleted_at ON projects
+    FOR EACH STATEMENT EXECUTE FUNCTION note_quotas();
