@@ -12,6 +12,13 @@
 //! placed again, as a workload in Kueue's runner. Our own workers let it finish
 //! its chunk first, which loses no work but keeps the room longer: so it is with
 //! `--finish-chunks`, and then the figures are not to be compared with Kueue's.
+//!
+//! Other differences from Kueue's runner, all to our disadvantage: workloads need
+//! devices of a worker besides quota; what is done keeps its quota until the
+//! scheduler has told its worker to let go and the worker has; commits reach the
+//! disk, where the runner's etcd does not wait for it; and a wait begins when the
+//! workload was due, not when it was created. To our advantage: creation and
+//! workers write less than Kubernetes objects, and have no limit of requests.
 
 #[path = "../../domain/examples/quota_virtual/generator.rs"]
 mod generator;

@@ -21,8 +21,8 @@ use uuid::Uuid;
 use super::platform::Platform;
 use super::sql;
 
-/// How long news is gathered after the first.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long news and chunks that end are gathered after the first.
+const GATHER: Duration = Duration::from_millis(5);
 /// How often every worker is heard; fewer than the 15 s after which it is lost.
 const HEARD_EVERY: Duration = Duration::from_secs(4);
 /// Workers that are heard in one statement.
@@ -152,8 +152,9 @@ impl<W: Watcher> Fleet<W> {
             .timers
             .peek()
             .map_or(heard, |Reverse((at, _))| at.saturating_duration_since(Instant::now()).min(heard));
-        let Ok(first) = timeout(due, self.changes.next()).await else { return Ok(()) };
-        self.note(&first?);
+        if let Ok(first) = timeout(due, self.changes.next()).await {
+            self.note(&first?);
+        }
         let until = Instant::now() + GATHER;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             let Ok(more) = timeout(left, self.changes.next()).await else { break };

@@ -1,6 +1,7 @@
 //! How long the scheduler's ticks take, and how much memory this process took.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
@@ -13,7 +14,13 @@ const TICK_SECONDS: &str = "chancery_scheduler_tick_seconds";
 pub struct Ticks(Arc<Seconds>);
 
 #[derive(Default)]
-struct Seconds(Mutex<Vec<f64>>);
+struct Seconds(Mutex<Recorded>);
+
+#[derive(Default)]
+struct Recorded {
+    seconds: Vec<f64>,
+    last_ended: Option<Instant>,
+}
 
 impl Ticks {
     /// Listens to every metric of this process from now on.
@@ -25,13 +32,26 @@ impl Ticks {
 
     /// How long each took.
     pub fn seconds(&self) -> Vec<f64> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().seconds.clone()
+    }
+
+    /// When the last of them ended.
+    pub fn last_ended(&self) -> Option<Instant> {
+        self.0.lock().last_ended
+    }
+}
+
+impl Seconds {
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl HistogramFn for Seconds {
     fn record(&self, value: f64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(value);
+        let mut recorded = self.lock();
+        recorded.seconds.push(value);
+        recorded.last_ended = Some(Instant::now());
     }
 }
 

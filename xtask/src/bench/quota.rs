@@ -68,9 +68,9 @@ pub fn run(project: &Project, binaries: &Binaries, plan: &Plan<'_>) -> Result<(u
             _ => None,
         };
         let unit = match name.as_str() {
+            name if name.starts_with(peer::RATIO) => "×",
             name if name.ends_with("evicted") => "shares",
             name if name.ends_with("pct") => "%",
-            name if name.starts_with(peer::RATIO) => "×",
             _ => "s",
         };
         figures.add(name.as_str(), unit, samples, bar);
