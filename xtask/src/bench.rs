@@ -47,7 +47,7 @@ pub struct Arguments {
     /// `quota`: the load, a generator of Kueue's `test/performance/scheduler/configs`
     #[arg(long, value_name = "FILE", required_if_eq("name", "quota"))]
     generator: Option<PathBuf>,
-    /// `quota`: run a peer after us on the same load, and show the ratios
+    /// `quota`, `scheduler`: run a peer after us, and show the ratios
     #[arg(long, value_enum)]
     against: Option<Peer>,
     /// `quota`, `fairness`: an evicted share finishes its chunk first, as our
@@ -93,11 +93,21 @@ enum Name {
     Start,
 }
 
+impl Arguments {
+    /// Whether the only peer that this benchmark has is asked for.
+    fn against(&self, peer: Peer) -> Result<bool> {
+        anyhow::ensure!(self.against.is_none_or(|asked| asked == peer), "this benchmark has another peer");
+        Ok(self.against.is_some())
+    }
+}
+
 /// Who is measured beside us.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Peer {
-    /// Kueue's scheduler and the runner of its test, built from their Go module
+    /// `quota`: Kueue's scheduler and the runner of its test, on the same load
     Kueue,
+    /// `scheduler`: the scheduler of Kubernetes, with 1,000 nodes
+    KubeScheduler,
 }
 
 /// What a figure should reach.
@@ -274,7 +284,7 @@ fn quota(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
     let plan = quota::Plan {
         generator: &project.called_from.join(generator),
         finish_chunks: arguments.finish_chunks,
-        against_kueue: arguments.against.is_some(),
+        against_kueue: arguments.against(Peer::Kueue)?,
         runs: arguments.runs,
     };
     quota::run(project, &binaries, &plan)
@@ -285,6 +295,7 @@ fn scheduler(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)>
         workers: &arguments.workers,
         backlog: arguments.backlog,
         seconds: arguments.seconds,
+        against_kube: arguments.against(Peer::KubeScheduler)?,
         runs: arguments.runs,
     };
     scheduler::run(project, &up::ensure_postgres(project)?, &plan)
