@@ -107,7 +107,7 @@ impl Watcher for Shared {
     }
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::main(flavor = "multi_thread", worker_threads = 4)]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (options, files): (Vec<_>, Vec<_>) = arguments.iter().partition(|text| text.starts_with("--"));

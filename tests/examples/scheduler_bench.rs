@@ -34,6 +34,9 @@ const DEVICES: u32 = 8;
 const MILLI: u32 = 1000;
 const COHORTS: usize = 10;
 const MINISTRIES: usize = 100;
+/// How long the first placement may take, where that is longer than what is
+/// measured.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Between two looks whether all is placed.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -53,7 +56,9 @@ impl Watcher for Ended {
     }
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+// More threads than cores: while one plans, the others play what elsewhere are
+// other machines.
+#[tokio::main(flavor = "multi_thread", worker_threads = 4)]
 async fn main() -> Result<()> {
     let numbers: Vec<u32> = std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
     let [workers, backlog, seconds] = numbers[..] else {
@@ -82,17 +87,19 @@ async fn main() -> Result<()> {
     let ticks = Ticks::install()?;
     let began = Instant::now();
     let scheduling = platform.schedule(scheduler::Settings::default())?;
-    while ended.0.load(Ordering::Relaxed) < u64::from(backlog) && began.elapsed() < limit {
+    let (mut count, mut took) = (0, Duration::ZERO);
+    while count < u64::from(backlog) && took < if count > 0 { limit } else { limit.max(PATIENCE) } {
         tokio::time::sleep(LOOK_EVERY).await;
+        (count, took) = (ended.0.load(Ordering::Relaxed), began.elapsed());
         playing.check().await?;
         scheduling.check()?;
     }
     let placed = sql::number(&mut su, "SELECT count(*) FROM placements").await?;
     let took = began.elapsed().as_secs_f64();
-    let ended = Instant::now();
-    let done = ended.duration_since(began) < limit;
+    let all_ended = Instant::now();
+    let done = count == u64::from(backlog);
     // What is under way counts too: one tick may have taken all the time.
-    while done && ticks.last_ended().is_none_or(|last| last < ended) {
+    while done && ticks.last_ended().is_none_or(|last| last < all_ended) {
         scheduling.check()?;
         tokio::time::sleep(LOOK_EVERY).await;
     }

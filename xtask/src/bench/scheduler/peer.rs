@@ -46,10 +46,8 @@ pub fn bound_per_s(programs: &Path, workers: u32, seconds: u32) -> Result<f64> {
 fn measure(programs: &Path, dir: &Path, workers: u32, seconds: u32) -> Result<f64> {
     let mut plane = ControlPlane::start(programs, dir)?;
     let pods = MOST_PODS.min(workers * DEVICES);
-    for (name, items) in [("nodes", (0..workers).map(node).collect()), ("pods", (0..pods).map(pod).collect())]
-    {
-        create(&plane, name, items)?;
-    }
+    create(&plane, "nodes", (0..workers).map(node))?;
+    create(&plane, "pods", (0..pods).map(pod))?;
     let port = kube::free_port()?;
     let config = json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration",
@@ -96,7 +94,8 @@ fn bound(plane: &ControlPlane, port: u16) -> f64 {
     count.unwrap_or(0.0)
 }
 
-fn create(plane: &ControlPlane, name: &str, items: Vec<Value>) -> Result<()> {
+fn create(plane: &ControlPlane, name: &str, items: impl Iterator<Item = Value>) -> Result<()> {
+    let items: Vec<Value> = items.collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let file = plane.write(&format!("{name}.json"), &list.to_string())?;
     process::output(plane.kubectl().args(["create", "--validate=false", "-f"]).arg(file))?;
