@@ -4,10 +4,13 @@
 mod api;
 mod auth;
 mod client;
+mod example;
+mod fairness;
 mod memory;
 mod placement;
 mod prompt;
 mod quota;
+mod scheduler;
 mod start;
 mod system;
 
@@ -31,7 +34,8 @@ pub struct Arguments {
     /// `api`: share of the ministries that the database has at full size
     #[arg(long, default_value_t = 1.0, value_name = "SHARE")]
     scale: f64,
-    /// `api`: seconds for each operation in each run
+    /// `api`: seconds for each operation in each run; `scheduler`: for each number
+    /// of workers; `fairness`: for each of its three runs
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
     /// `api`: only operations with this in their name
@@ -43,6 +47,21 @@ pub struct Arguments {
     /// `quota`: the load, a generator of Kueue's `test/performance/scheduler/configs`
     #[arg(long, value_name = "FILE", required_if_eq("name", "quota"))]
     generator: Option<PathBuf>,
+    /// `quota`, `scheduler`: run a peer after us, and show the ratios
+    #[arg(long, value_enum)]
+    against: Option<Peer>,
+    /// `quota`, `fairness`: an evicted share finishes its chunk first, as our
+    /// workers let it, instead of stopping at once, as in Kueue's test
+    #[arg(long)]
+    finish_chunks: bool,
+    /// `scheduler`: numbers of workers, of eight devices each
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,100,1000,10000",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    workers: Vec<u32>,
+    /// `scheduler`: jobs that wait when it begins
+    #[arg(long, value_name = "JOBS", default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    backlog: u32,
     /// `placement`: nodes of an openb trace
     #[arg(long, value_name = "CSV", required_if_eq("name", "placement"))]
     nodes: Option<PathBuf>,
@@ -62,12 +81,33 @@ enum Name {
     Api,
     /// Kueue's performance test, from the creation of jobs to their end
     Quota,
+    /// Placements committed each second with a backlog, by number of workers
+    Scheduler,
+    /// What a ministry that submits 100 times its share costs the others
+    Fairness,
     /// Share of the accelerators that placement fills on a trace, and its speed
     Placement,
     /// Time to first token and tokens per second, whole path against bare engine
     Prompt,
     /// Cold and warm start, and memory at rest
     Start,
+}
+
+impl Arguments {
+    /// Whether the only peer that this benchmark has is asked for.
+    fn against(&self, peer: Peer) -> Result<bool> {
+        anyhow::ensure!(self.against.is_none_or(|asked| asked == peer), "this benchmark has another peer");
+        Ok(self.against.is_some())
+    }
+}
+
+/// Who is measured beside us.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Peer {
+    /// `quota`: Kueue's scheduler and the runner of its test, on the same load
+    Kueue,
+    /// `scheduler`: the scheduler of Kubernetes, with 1,000 nodes
+    KubeScheduler,
 }
 
 /// What a figure should reach.
@@ -193,6 +233,8 @@ pub fn run(project: &Project, arguments: &Arguments) -> Result<()> {
         Name::Api => ("api", api(project, arguments)?),
         Name::Auth => ("auth", auth(project, arguments)?),
         Name::Quota => ("quota", quota(project, arguments)?),
+        Name::Scheduler => ("scheduler", scheduler(project, arguments)?),
+        Name::Fairness => ("fairness", fairness(project, arguments)?),
         Name::Placement => ("placement", placement(project, arguments)?),
         Name::Prompt => ("prompt", prompt::run(&up::prepare(project)?, arguments.runs)?),
         Name::Start => ("start", start::run(&up::prepare(project)?, arguments.runs)?),
@@ -239,7 +281,33 @@ fn auth(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
 fn quota(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
     let generator = arguments.generator.as_ref().context("give --generator FILE")?;
     let binaries = up::ensure_postgres(project)?;
-    quota::run(project, &binaries, &project.called_from.join(generator), arguments.runs)
+    let plan = quota::Plan {
+        generator: &project.called_from.join(generator),
+        finish_chunks: arguments.finish_chunks,
+        against_kueue: arguments.against(Peer::Kueue)?,
+        runs: arguments.runs,
+    };
+    quota::run(project, &binaries, &plan)
+}
+
+fn scheduler(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
+    let plan = scheduler::Plan {
+        workers: &arguments.workers,
+        backlog: arguments.backlog,
+        seconds: arguments.seconds,
+        against_kube: arguments.against(Peer::KubeScheduler)?,
+        runs: arguments.runs,
+    };
+    scheduler::run(project, &up::ensure_postgres(project)?, &plan)
+}
+
+fn fairness(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {
+    let plan = fairness::Plan {
+        finish_chunks: arguments.finish_chunks,
+        seconds: arguments.seconds,
+        runs: arguments.runs,
+    };
+    fairness::run(project, &up::ensure_postgres(project)?, &plan)
 }
 
 fn placement(project: &Project, arguments: &Arguments) -> Result<(u32, Figures)> {

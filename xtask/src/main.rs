@@ -7,6 +7,8 @@ mod check;
 mod deny;
 mod generate;
 mod keycloak;
+mod kube;
+mod kueue;
 mod migrations;
 mod model;
 mod portal;

@@ -1,14 +1,15 @@
 //! Programs that must be on the machine, each with what to install if not.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::process;
+use crate::project::Project;
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -76,6 +77,44 @@ pub fn maven() -> Result<()> {
     version("mvn", "--version")
         .context("Maven is missing, Keycloak is fetched with it: install it (Debian, Ubuntu: `apt-get install maven`; Fedora: `dnf install maven`)")?;
     Ok(())
+}
+
+/// Oldest Go that reads the modules of `xtask/go/`; it fetches a newer one if a
+/// module asks for it.
+const OLDEST_GO: (u32, u32) = (1, 21);
+
+pub fn go() -> Result<()> {
+    let hint =
+        "Go is missing, peers of benchmarks are built with it: install it (https://go.dev/doc/install)";
+    let found = version("go", "version").context(hint)?;
+    let parts: Vec<u32> = found
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("go1."))
+        .map(|rest| rest.split('.').filter_map(|part| part.parse().ok()).collect())
+        .unwrap_or_default();
+    if (1, parts.first().copied().unwrap_or(0)) < OLDEST_GO {
+        bail!("{found} is too old: install version {}.{} or newer", OLDEST_GO.0, OLDEST_GO.1);
+    }
+    Ok(())
+}
+
+/// A folder of the cache that is made once: beside its place, and renamed when it
+/// is whole.
+pub fn ensure_dir(project: &Project, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let dir = project.cache.tools().join(name);
+    if dir.is_dir() {
+        return Ok(dir);
+    }
+    let beside = project.cache.tools().join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&beside).with_context(|| format!("cannot create {}", beside.display()))?;
+    let made = make(&beside).and_then(|()| match fs::rename(&beside, &dir) {
+        Err(error) if !dir.is_dir() => Err(error).with_context(|| format!("cannot write {}", dir.display())),
+        _ => Ok(()),
+    });
+    // A leftover only costs space, the result counts.
+    let _ = fs::remove_dir_all(&beside);
+    made.with_context(|| format!("{name} could not be made"))?;
+    Ok(dir)
 }
 
 /// The digest of a file, in hexadecimal.
