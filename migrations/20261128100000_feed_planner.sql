@@ -141,3 +141,66 @@ CREATE TRIGGER note_changes AFTER INSERT OR UPDATE OR DELETE ON quota_nodes
     FOR EACH STATEMENT EXECUTE FUNCTION note_quotas();
 CREATE TRIGGER note_quotas AFTER UPDATE OF deleted_at ON projects
     FOR EACH STATEMENT EXECUTE FUNCTION note_quotas();
+
+-- Devices and quotas are counted once for each statement and not for each row:
+-- many placements of one ministry change its quota once. Rows are locked in one
+-- order, so that statements that meet wait for each other and do not die.
+DROP TRIGGER placement_devices_hold ON placement_devices;
+DROP FUNCTION hold_device();
+CREATE FUNCTION hold_devices() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    sign integer := CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END;
+BEGIN
+    PERFORM FROM devices WHERE id = ANY (ARRAY(SELECT device_id FROM rows)) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE devices d SET used_memory_bytes = used_memory_bytes + sign * s.memory, used_milli = used_milli + sign * s.milli
+        FROM (SELECT device_id, sum(memory_bytes)::bigint AS memory, sum(milli)::integer AS milli FROM rows GROUP BY 1) s
+        WHERE d.id = s.device_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER hold_devices AFTER INSERT ON placement_devices REFERENCING NEW TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION hold_devices();
+CREATE TRIGGER free_devices AFTER DELETE ON placement_devices REFERENCING OLD TABLE AS rows
+    FOR EACH STATEMENT EXECUTE FUNCTION hold_devices();
+
+DROP TRIGGER placements_count ON placements;
+DROP TRIGGER placements_discount ON placements;
+DROP TRIGGER placements_release ON placements;
+DROP FUNCTION count_placement();
+DROP FUNCTION release_placement();
+CREATE FUNCTION count_placements(placement_ids uuid[], sign integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- A change of the tree derives what is used anew; it waits, or this does.
+    PERFORM pg_advisory_xact_lock_shared(hashtext('quota_tree'));
+    PERFORM use_quota(u.leaf_id, u.class, u.resource, sign * u.amount)
+        FROM (SELECT leaf_id, class, resource, sum(amount)::bigint AS amount FROM quota_uses
+              WHERE placement_id = ANY (placement_ids) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) u;
+END
+$$;
+REVOKE ALL ON FUNCTION count_placements(uuid[], integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION count_placements(uuid[], integer) TO chancery_system;
+
+CREATE FUNCTION begin_placements() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM count_placements(ARRAY(SELECT id FROM new_rows WHERE state <> 'ended'), 1);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER begin_placements AFTER INSERT ON placements REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION begin_placements();
+
+-- An ended placement gives its devices and its quota back, whoever ends it.
+CREATE FUNCTION end_placements() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    ended uuid[] := ARRAY(SELECT n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
+                          WHERE n.state = 'ended' AND o.state <> 'ended');
+BEGIN
+    IF ended <> '{}' THEN
+        DELETE FROM placement_devices WHERE placement_id = ANY (ended);
+        PERFORM count_placements(ended, -1);
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER end_placements AFTER UPDATE ON placements REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION end_placements();

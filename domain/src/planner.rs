@@ -143,9 +143,9 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Vec<Decision> {
 
 impl Planner {
     /// Decides what is to be done, in the order in which it is to be applied,
-    /// and takes it for done. Tells at most so many why they wait; the rest are
-    /// told by the next plans.
-    pub fn plan(&mut self, now: Timestamp, most_told: usize) -> Vec<Decision> {
+    /// and takes it for done. Admits about `most` and tells as many why they
+    /// wait; the rest is for the next plans.
+    pub fn plan(&mut self, now: Timestamp, most: usize) -> Vec<Decision> {
         let mut decisions = Vec::new();
         self.declare_lost(now, &mut decisions);
         self.end_lost_placements(&mut decisions);
@@ -153,14 +153,18 @@ impl Planner {
         self.catch_up(now, &mut decisions);
         self.deferred = created && !self.deferred;
         if !self.deferred {
-            self.admit(now, &mut decisions);
-            self.tell_reasons(now, most_told, &mut decisions);
+            self.admit(now, most, &mut decisions);
+            self.tell_reasons(now, most, &mut decisions);
         }
         decisions
     }
 
     /// Whether planning again, with nothing else told, decides nothing.
     pub fn is_settled(&self) -> bool {
-        !self.deferred && self.untold.is_empty() && self.changed.is_empty() && self.changed_owners.is_empty()
+        !self.deferred
+            && self.admissions.is_settled()
+            && self.untold.is_empty()
+            && self.changed.is_empty()
+            && self.changed_owners.is_empty()
     }
 }

@@ -19,9 +19,9 @@ use crate::{Deps, ERROR_PAUSE, Settings};
 const MAX_ROUNDS: u32 = 8;
 /// Decisions applied in one transaction.
 const BATCH: usize = 256;
-/// Reasons told by one plan; the rest by the next, so that placing never waits
-/// for telling.
-const MOST_TOLD: usize = 1024;
+/// Workloads that one plan admits, and as many reasons that it tells; the rest is
+/// for the next, so that what changes meanwhile waits for neither.
+const MOST: usize = 1024;
 /// Time between two times of forgetting what was read of changes.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks whether what is known is so.
@@ -168,7 +168,7 @@ impl Board {
         let mut summary = Summary::default();
         for _ in 0..MAX_ROUNDS {
             self.catch_up(store, settings, now).await?;
-            let decisions = self.planner.plan(now, MOST_TOLD);
+            let decisions = self.planner.plan(now, MOST);
             if decisions.is_empty() && self.planner.is_settled() {
                 summary.settled = true;
                 break;

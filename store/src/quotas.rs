@@ -1,5 +1,5 @@
 //! The quota tree and its ledger. Placements count themselves, in the
-//! transaction that places or ends them (`count_placement` in the migrations);
+//! transaction that places or ends them (`count_placements` in the migrations);
 //! here the tree is configured, and compared with what is placed.
 
 use std::collections::{BTreeMap, HashMap};

@@ -4,6 +4,7 @@
 mod apply;
 mod explain;
 mod feed;
+mod make;
 mod place;
 mod snapshot;
 

@@ -5,8 +5,16 @@ use sqlx::Row;
 use tests::database::{Database, rows};
 
 /// Tables that belong to no tenant.
-const SYSTEM_TABLES: &[&str] =
-    &["_sqlx_migrations", "accelerator_classes", "devices", "leadership", "outbox", "sessions", "workers"];
+const SYSTEM_TABLES: &[&str] = &[
+    "_sqlx_migrations",
+    "accelerator_classes",
+    "devices",
+    "leadership",
+    "outbox",
+    "planner_changes",
+    "sessions",
+    "workers",
+];
 /// Tables whose rows may also be shared by all tenants (`tenant_id` is null).
 const SHARED_TABLES: &[&str] = &["models", "model_versions", "model_files"];
 /// Unique over all tenants on purpose: random identifiers and hashes of random

@@ -18,16 +18,20 @@ type Victim = (WorkloadId, Rule);
 
 impl Planner {
     /// Admits and places what waits, and makes room where that is allowed.
-    pub(super) fn admit(&mut self, now: Timestamp, decisions: &mut Vec<Decision>) {
+    pub(super) fn admit(&mut self, now: Timestamp, most: usize, decisions: &mut Vec<Decision>) {
+        let most = decisions.len().saturating_add(most);
         self.bring_back();
-        self.run_cycles(now, decisions);
+        self.run_cycles(now, most, decisions);
         while std::mem::take(&mut self.crowded) && self.admissions.bring_back_crowded_out() {
-            self.run_cycles(now, decisions);
+            self.run_cycles(now, most, decisions);
+        }
+        if !self.admissions.is_settled() {
+            return;
         }
         let in_vain = self.admissions.promised_in_vain();
         if !in_vain.is_empty() {
             in_vain.into_iter().for_each(|id| self.wait_again(id, now));
-            self.run_cycles(now, decisions);
+            self.run_cycles(now, most, decisions);
         }
     }
 
@@ -46,9 +50,9 @@ impl Planner {
         }
     }
 
-    fn run_cycles(&mut self, now: Timestamp, decisions: &mut Vec<Decision>) {
+    fn run_cycles(&mut self, now: Timestamp, most: usize, decisions: &mut Vec<Decision>) {
         let mut at_once = 1;
-        loop {
+        while decisions.len() < most {
             let round = self.admissions.cycle(now, at_once);
             if round.is_empty() {
                 return;

@@ -277,7 +277,7 @@ impl World {
         let mut all = Vec::new();
         let (mut planner, mut told) =
             self.kept.take().unwrap_or_else(|| (Planner::new(self.snapshot.clone()), self.snapshot.clone()));
-        // Reasons are told two at a time.
+        // Little is done at a time.
         for _ in 0..=MOST_ROUNDS + self.snapshot.workloads.len() + 40 {
             self.tell(&mut planner, &mut told);
             let decisions = planner.plan(self.now, 2);

@@ -2,18 +2,16 @@
 
 use std::mem::discriminant;
 
-use domain::accelerators::ResourceRequest;
 use domain::outbox::Topic;
 use domain::planner::{Decision, EndReason};
 use domain::quotas::Rule;
-use domain::workloads::WorkloadOwner;
-use domain::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
+use domain::{PlacementId, Timestamp, WorkerId, WorkloadId};
 use serde_json::json;
 use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{end_placement, place};
+use super::{end_placement, make, place};
 use crate::leadership::fence;
 use crate::{StoreError, SystemTx, Tx, audit, outbox};
 
@@ -31,9 +29,12 @@ pub async fn apply(
     fence(tx, epoch).await?;
     for run in decisions.chunk_by(|a, b| discriminant(a) == discriminant(b)) {
         match run[0] {
+            Decision::CreateWorkloads { .. } => make::create(tx, epoch, run, now).await?,
+            Decision::EndWorkload { .. } => make::end(tx, epoch, run).await?,
+            Decision::Drain { .. } => make::drain(tx, epoch, run, now).await?,
             Decision::Place { .. } => place::place(tx, epoch, run, now).await?,
             Decision::Wait { .. } => place::wait(tx, epoch, run, now).await?,
-            _ => {
+            Decision::DeclareLost { .. } | Decision::EndPlacement { .. } | Decision::Evict { .. } => {
                 for decision in run {
                     apply_one(tx, epoch, decision, now).await?;
                 }
@@ -54,28 +55,11 @@ async fn apply_one(
         Decision::EndPlacement { placement, generation, worker, why } => {
             end(tx, epoch, *placement, *generation, *worker, *why, now).await
         }
-        Decision::CreateWorkloads { owner, tenant_id, version_id, resources, priority, existing, count } => {
-            let new = NewWorkloads {
-                owner: *owner,
-                tenant: *tenant_id,
-                version: *version_id,
-                resources,
-                priority: *priority,
-            };
-            create(tx, epoch, &new, *existing, *count, now).await
-        }
-        Decision::EndWorkload { workload, generation } => {
-            end_workload(tx, epoch, *workload, *generation).await
-        }
-        Decision::Drain { placement, generation } => {
-            let draining = drain(tx, epoch, *placement, *generation).await?;
-            draining.record(tx, "drain_placement", json!({}), now).await
-        }
         Decision::Evict { placement, generation, preemptor, rule } => {
             evict(tx, epoch, *placement, *generation, *preemptor, *rule, now).await
         }
-        Decision::Place { .. } => place::place(tx, epoch, std::slice::from_ref(decision), now).await,
-        Decision::Wait { .. } => place::wait(tx, epoch, std::slice::from_ref(decision), now).await,
+        // The others are applied many at a time.
+        _ => Ok(()),
     }
 }
 
@@ -135,94 +119,6 @@ async fn end(
             .rows_affected();
     one(epoch_written, "the placement has already ended")?;
     end_placement(tx, placement, generation, why, &actor(epoch), now).await
-}
-
-struct NewWorkloads<'a> {
-    owner: WorkloadOwner,
-    tenant: TenantId,
-    version: VersionId,
-    resources: &'a ResourceRequest,
-    priority: i32,
-}
-
-async fn create(
-    tx: &mut SystemTx,
-    epoch: i64,
-    new: &NewWorkloads<'_>,
-    existing: u32,
-    count: u32,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let (endpoint, job) = match new.owner {
-        WorkloadOwner::Endpoint(id) => (Some(id.0), None),
-        WorkloadOwner::Job(id) => (None, Some(id.0)),
-    };
-    // With the owner locked, the count below sees what anybody else created.
-    let wanted = match new.owner {
-        WorkloadOwner::Endpoint(id) => {
-            query_scalar!(
-                "SELECT id FROM endpoints WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE",
-                id.0
-            )
-            .fetch_optional(tx.conn())
-            .await?
-        }
-        WorkloadOwner::Job(id) => {
-            query_scalar!(
-                "SELECT id FROM jobs WHERE id = $1 AND state = 'in_progress' FOR NO KEY UPDATE",
-                id.0
-            )
-            .fetch_optional(tx.conn())
-            .await?
-        }
-    };
-    one(wanted.iter().len() as u64, "nobody wants these workloads any more")?;
-    let ids: Vec<Uuid> = (0..count).map(|_| WorkloadId::generate().0).collect();
-    let created = query!(
-        "INSERT INTO workloads (id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, priority,
-                                state, epoch, queued_at, created_at)
-         SELECT new.id, $2, $3, $4, $5, $6, $7, $8, $12, 'pending', $9, $10, $10 FROM unnest($1::uuid[]) AS new (id)
-         WHERE $11 = (SELECT count(*) FROM workloads w WHERE w.tenant_id = $2 AND w.state <> 'ended'
-                      AND (w.endpoint_id = $3 OR w.job_id = $4))",
-        &ids,
-        new.tenant.0,
-        endpoint,
-        job,
-        new.version.0,
-        new.resources.class,
-        i64::try_from(new.resources.memory_bytes).unwrap_or(i64::MAX),
-        i32::try_from(new.resources.milli).unwrap_or(i32::MAX),
-        epoch,
-        OffsetDateTime::from(now),
-        i64::from(existing),
-        new.priority,
-    )
-    .execute(tx.conn())
-    .await?
-    .rows_affected();
-    if created != u64::from(count) {
-        return Err(StoreError::Conflict("the number of workloads has changed"));
-    }
-    Ok(())
-}
-
-async fn end_workload(
-    tx: &mut SystemTx,
-    epoch: i64,
-    workload: WorkloadId,
-    generation: i64,
-) -> Result<(), StoreError> {
-    let ended = query!(
-        "UPDATE workloads SET state = 'ended', reason = NULL, level = NULL, promised_at = NULL, epoch = $3
-         WHERE id = $1 AND generation = $2 AND state <> 'ended'",
-        workload.0,
-        generation,
-        epoch,
-    )
-    .execute(tx.conn())
-    .await?
-    .rows_affected();
-    one(ended, "the workload has changed")
 }
 
 /// A placement that is to let go.

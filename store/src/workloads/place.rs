@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::apply::actor;
 use crate::{StoreError, SystemTx, Tx, audit, outbox};
 
-fn all(found: usize, expected: usize, otherwise: &'static str) -> Result<(), StoreError> {
+pub(super) fn all(found: usize, expected: usize, otherwise: &'static str) -> Result<(), StoreError> {
     if found == expected { Ok(()) } else { Err(StoreError::Conflict(otherwise)) }
 }
 
