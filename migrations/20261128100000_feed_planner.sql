@@ -143,8 +143,9 @@ CREATE TRIGGER note_quotas AFTER UPDATE OF deleted_at ON projects
     FOR EACH STATEMENT EXECUTE FUNCTION note_quotas();
 
 -- Devices and quotas are counted once for each statement and not for each row:
--- many placements of one ministry change its quota once. Rows are locked in one
--- order, so that statements that meet wait for each other and do not die.
+-- many placements of one ministry change its quota once. Quotas are locked before
+-- devices, and each of them in one order, so that statements that meet wait for
+-- each other and do not die.
 DROP TRIGGER placement_devices_hold ON placement_devices;
 DROP FUNCTION hold_device();
 CREATE FUNCTION hold_devices() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -169,9 +170,23 @@ DROP TRIGGER placements_release ON placements;
 DROP FUNCTION count_placement();
 DROP FUNCTION release_placement();
 CREATE FUNCTION count_placements(placement_ids uuid[], sign integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    roots uuid[];
+    root uuid;
 BEGIN
     -- A change of the tree derives what is used anew; it waits, or this does.
     PERFORM pg_advisory_xact_lock_shared(hashtext('quota_tree'));
+    -- Trees are locked one after the other, by their roots.
+    WITH RECURSIVE above AS (
+        SELECT n.id, n.parent_id FROM quota_nodes n WHERE n.id IN
+            (SELECT p.tenant_id FROM placements p WHERE p.id = ANY (placement_ids))
+        UNION
+        SELECT n.id, n.parent_id FROM above a JOIN quota_nodes n ON n.id = a.parent_id
+    )
+    SELECT array_agg(id ORDER BY id) INTO roots FROM above WHERE parent_id IS NULL;
+    FOREACH root IN ARRAY COALESCE(roots, '{}') LOOP
+        PERFORM pg_advisory_xact_lock(hashtextextended(root::text, 0));
+    END LOOP;
     PERFORM use_quota(u.leaf_id, u.class, u.resource, sign * u.amount)
         FROM (SELECT leaf_id, class, resource, sum(amount)::bigint AS amount FROM quota_uses
               WHERE placement_id = ANY (placement_ids) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) u;
@@ -196,8 +211,8 @@ DECLARE
                           WHERE n.state = 'ended' AND o.state <> 'ended');
 BEGIN
     IF ended <> '{}' THEN
-        DELETE FROM placement_devices WHERE placement_id = ANY (ended);
         PERFORM count_placements(ended, -1);
+        DELETE FROM placement_devices WHERE placement_id = ANY (ended);
     END IF;
     RETURN NULL;
 END

@@ -8,9 +8,13 @@ mod make;
 mod place;
 mod snapshot;
 
+use std::collections::BTreeSet;
+
+use domain::audit::AuditEvent;
 use domain::outbox::Topic;
 use domain::workloads::WorkloadOwner;
-use domain::{EndpointId, JobId, PlacementId, Timestamp, WorkerId};
+use domain::{EndpointId, JobId, PlacementId, Timestamp};
+use serde_json::json;
 use sqlx::query;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -41,56 +45,59 @@ pub(crate) fn owner(
     }
 }
 
-/// Ends a placement: its devices are free, its workload waits again unless it
-/// ended, its leases are given back, and all is recorded.
-pub(crate) async fn end_placement(
+/// Ends placements, each of a generation: their devices and their quota are
+/// free, their workloads wait again unless they ended, their leases are given
+/// back, and all is recorded. In one statement for each table, so that quotas
+/// are locked in one order.
+pub(crate) async fn end_placements(
     tx: &mut SystemTx,
-    placement: PlacementId,
-    generation: i64,
+    placements: &[(PlacementId, i64)],
     why: &str,
     actor: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let (ids, generations): (Vec<Uuid>, Vec<i64>) =
+        placements.iter().map(|(id, generation)| (id.0, *generation)).unzip();
     let ended = query!(
-        "UPDATE placements SET state = 'ended', ended_at = $3, detail = $4
-         WHERE id = $1 AND generation = $2 AND state <> 'ended'
-         RETURNING tenant_id, workload_id, worker_id",
-        placement.0,
-        generation,
+        "UPDATE placements p SET state = 'ended', ended_at = $3, detail = $4
+         FROM unnest($1::uuid[], $2::bigint[]) AS d (id, generation)
+         WHERE p.id = d.id AND p.generation = d.generation AND p.state <> 'ended'
+         RETURNING p.id, p.generation, p.tenant_id, p.workload_id, p.worker_id",
+        &ids,
+        &generations,
         OffsetDateTime::from(now),
         why,
     )
-    .fetch_optional(tx.conn())
-    .await?
-    .ok_or(StoreError::Conflict("the placement has already ended"))?;
-    query!(
-        "UPDATE workloads SET state = 'pending' WHERE tenant_id = $1 AND id = $2 AND state = 'placed'",
-        ended.tenant_id,
-        ended.workload_id,
-    )
-    .execute(tx.conn())
+    .fetch_all(tx.conn())
     .await?;
+    if ended.len() != placements.len() {
+        return Err(StoreError::Conflict("a placement has already ended"));
+    }
+    let workloads: Vec<Uuid> = ended.iter().map(|row| row.workload_id).collect();
+    let workers: Vec<Uuid> = ended.iter().map(|row| row.worker_id).collect();
+    query!("UPDATE workloads SET state = 'pending' WHERE id = ANY($1) AND state = 'placed'", &workloads)
+        .execute(tx.conn())
+        .await?;
     query!(
         "UPDATE job_chunks c SET state = 'waiting', lease_worker_id = NULL, lease_token = NULL, lease_expires_at = NULL
-         FROM workloads w
-         WHERE w.tenant_id = $1 AND w.id = $2 AND c.tenant_id = w.tenant_id AND c.job_id = w.job_id
-           AND c.lease_worker_id = $3 AND c.state = 'leased'",
-        ended.tenant_id,
-        ended.workload_id,
-        ended.worker_id,
+         FROM unnest($1::uuid[], $2::uuid[]) AS d (workload, worker) JOIN workloads w ON w.id = d.workload
+         WHERE c.tenant_id = w.tenant_id AND c.job_id = w.job_id
+           AND c.lease_worker_id = d.worker AND c.state = 'leased'",
+        &workloads,
+        &workers,
     )
     .execute(tx.conn())
     .await?;
-    let mut event = audit::allowed(
-        Some(ended.tenant_id.into()),
-        now,
-        actor,
-        "end_placement",
-        format!("placement:{placement}"),
-    );
-    event.detail = serde_json::json!({
-        "workload": ended.workload_id, "worker": ended.worker_id, "generation": generation, "why": why,
-    });
-    audit::record(tx, &event).await?;
-    outbox::publish(tx, Topic::Placements, WorkerId(ended.worker_id), now).await
+    let mut events = Vec::with_capacity(ended.len());
+    for row in &ended {
+        let object = format!("placement:{}", row.id);
+        let event = audit::allowed(Some(row.tenant_id.into()), now, actor, "end_placement", object);
+        let detail = json!({
+            "workload": row.workload_id, "worker": row.worker_id, "generation": row.generation, "why": why,
+        });
+        events.push(AuditEvent { detail, ..event });
+    }
+    audit::record_all(tx, &events).await?;
+    let workers: Vec<Uuid> = workers.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
+    outbox::publish_all(tx, Topic::Placements, &workers, now).await
 }

@@ -8,7 +8,7 @@ use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 
 use super::{read_devices, release_leases};
-use crate::workloads::end_placement;
+use crate::workloads::end_placements;
 use crate::{StoreError, SystemTx, Tx, audit, outbox};
 
 /// Adds a worker, or replaces the process that had its name: the credential,
@@ -118,16 +118,19 @@ async fn shrink(
     )
     .fetch_all(tx.conn())
     .await?;
+    let mut over = Vec::new();
     for hold in holds {
         if used_memory <= memory_bytes && used_milli <= milli {
             break;
         }
-        let why = "the device it was on has become smaller or is gone";
-        end_placement(tx, PlacementId(hold.placement_id), hold.generation, why, actor, now).await?;
+        over.push((PlacementId(hold.placement_id), hold.generation));
         used_memory = used_memory.saturating_sub(hold.memory_bytes.unsigned_abs());
         used_milli = used_milli.saturating_sub(hold.milli.unsigned_abs());
     }
-    Ok(())
+    if over.is_empty() {
+        return Ok(());
+    }
+    end_placements(tx, &over, "the device it was on has become smaller or is gone", actor, now).await
 }
 
 fn unknown_class(e: sqlx::Error) -> StoreError {

@@ -7,7 +7,7 @@ use sqlx::query;
 use uuid::Uuid;
 
 use super::mark_seen;
-use crate::workloads::end_placement;
+use crate::workloads::end_placements;
 use crate::{StoreError, SystemTx, Tx, outbox};
 
 /// Longest detail that is kept.
@@ -30,9 +30,9 @@ pub async fn report(
     changed |= observe(tx, worker, placements).await?;
     changed |= unmentioned(tx, worker, placements).await?;
     let ended = drained(tx, worker, placements).await?;
-    for (placement, generation) in ended {
+    if !ended.is_empty() {
         changed = true;
-        end_placement(tx, placement, generation, "drained", &format!("worker:{worker}"), now).await?;
+        end_placements(tx, &ended, "drained", &format!("worker:{worker}"), now).await?;
     }
     if changed {
         outbox::publish(tx, Topic::Placements, worker, now).await?;

@@ -11,7 +11,7 @@ use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{end_placement, make, place};
+use super::{end_placements, make, place};
 use crate::leadership::fence;
 use crate::{StoreError, SystemTx, Tx, audit, outbox};
 
@@ -118,7 +118,7 @@ async fn end(
             .await?
             .rows_affected();
     one(epoch_written, "the placement has already ended")?;
-    end_placement(tx, placement, generation, why, &actor(epoch), now).await
+    end_placements(tx, &[(placement, generation)], why, &actor(epoch), now).await
 }
 
 /// A placement that is to let go.
