@@ -95,8 +95,11 @@ impl CreateApiKey {
             }
         }
         match self.actions.iter().flatten().find(|name| !app.policies.names(name)) {
-            Some(_) => {
-                Err(ApiError::field("actions", "names what is neither an operation nor a group of them"))
+            Some(name) => {
+                let detail = format!(
+                    "names {name}, which is neither an operation of /openapi.json nor a group of them"
+                );
+                Err(ApiError::field("actions", detail))
             }
             None => check_expiry(self.expires_at, app.clock.now()),
         }

@@ -130,9 +130,10 @@ async fn named(tx: &mut SystemTx, field: &str, name: Option<&Slug>) -> Result<Op
 fn refused(e: StoreError) -> ApiError {
     match e {
         StoreError::QuotaTree(why) => ApiError::field("parent", why),
-        StoreError::NotFound(what @ "accelerator class") => {
-            ApiError::field("quotas", format!("names an {what} that does not exist"))
-        }
+        StoreError::NotFound(what @ "accelerator class") => ApiError::field(
+            "quotas",
+            format!("names an {what} that does not exist: GET /api/v1/accelerator-classes has all"),
+        ),
         e => e.into(),
     }
 }

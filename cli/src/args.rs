@@ -198,4 +198,21 @@ mod tests {
     fn the_command_line_is_consistent() {
         super::Args::command().debug_assert();
     }
+
+    /// An option for every command is found by its name, so that a command's own
+    /// argument of that name would be taken for it.
+    #[test]
+    fn no_command_has_an_argument_named_like_one_for_all() {
+        fn look(command: &clap::Command, global: &[&str]) {
+            for own in command.get_arguments().map(|a| a.get_id().as_str()) {
+                assert!(!global.contains(&own), "{} has {own} of its own", command.get_name());
+            }
+            command.get_subcommands().for_each(|command| look(command, global));
+        }
+        let args = super::Args::command();
+        let global: Vec<_> =
+            args.get_arguments().filter(|a| a.is_global_set()).map(|a| a.get_id().as_str()).collect();
+        assert!(global.contains(&"tenant"));
+        args.get_subcommands().for_each(|command| look(command, &global));
+    }
 }

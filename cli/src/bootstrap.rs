@@ -6,11 +6,10 @@ use api::problem::ApiError;
 use api::{AdminOutcome, FirstPassword};
 use domain::Clock;
 use serde_json::json;
-use store::Store;
 
 use crate::args::{BootstrapOptions, Format, Global};
 use crate::config::Config;
-use crate::{files, output, random};
+use crate::{files, output, random, roles};
 
 /// Random bytes of the password.
 const PASSWORD_BYTES: usize = 16;
@@ -21,11 +20,10 @@ pub async fn run(options: BootstrapOptions, global: &Global) -> Result<()> {
         bail!("name the administrator with --login, e.g. --login admin@localhost");
     };
     let config = Config::load(global.config.as_deref())?;
+    options.to.as_deref().map(files::ensure_writable).transpose()?;
     let password = hex::encode(random::<PASSWORD_BYTES>()?);
     let clock = Clock::system();
-    let store = Store::connect(&config.database.url()?, 1)
-        .await
-        .context("cannot connect to the database of database.url_file")?;
+    let store = roles::open(&config, 1).await?;
     let outcome = if options.reset {
         api::reset_admin(&store, &clock, login, &password).await
     } else {

@@ -27,6 +27,14 @@ pub fn describe(error: &anyhow::Error, verbose: bool) -> String {
     }
 }
 
+/// A sentence that ends with the innermost cause, where only that says what
+/// whoever runs the command can do.
+pub fn because(sentence: &str, error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    let sentence = format!("{sentence}: {}", error.root_cause());
+    error.context(sentence)
+}
+
 /// How the operating system says that a disk is full, e.g. in the log of a
 /// program that ran out of it.
 pub const NO_SPACE: &str = "No space left on device";
@@ -57,6 +65,13 @@ mod tests {
             .unwrap_err();
         assert_eq!(describe(&error, false), "error: the API cannot start: permission denied");
         assert!(describe(&error, true).contains("secrets/pepper"));
+    }
+
+    #[test]
+    fn the_innermost_cause_is_said_where_it_is_asked_for() {
+        let error = anyhow::anyhow!("password authentication failed").context("database error");
+        let error = because("cannot connect", error);
+        assert_eq!(describe(&error, false), "error: cannot connect: password authentication failed");
     }
 
     #[test]

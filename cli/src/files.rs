@@ -33,6 +33,22 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Fails where [`write_private`] would, before there is something to lose.
+pub fn ensure_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        bail!("cannot write {}: it is a folder", path.display());
+    }
+    let beside = path.with_extension("new");
+    let _ = fs::remove_file(&beside);
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)
+        .and_then(|_| fs::remove_file(&beside))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
 /// The text of a small file, without the spaces around it.
 pub fn read_trimmed(path: &Path) -> Result<String> {
     let mut text = String::new();
@@ -105,6 +121,15 @@ mod tests {
         write_private(&path, "two\n").unwrap();
         assert_eq!(read_secret(&path).unwrap(), "two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_found_out_before() {
+        let dir = tempfile::tempdir().unwrap();
+        ensure_writable(&dir.path().join("key")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(ensure_writable(dir.path()).is_err());
+        assert!(ensure_writable(&dir.path().join("none/key")).unwrap_err().to_string().contains("none/key"));
     }
 
     #[test]

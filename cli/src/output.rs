@@ -12,16 +12,24 @@ use crate::args::Format;
 
 /// Writes to standard output. A reader that left (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
     let newline = if text.ends_with('\n') { "" } else { "\n" };
-    match out
-        .write_all(text.as_bytes())
-        .and_then(|()| out.write_all(newline.as_bytes()))
-        .and_then(|()| out.flush())
+    part(&format!("{text}{newline}")).map(drop)
+}
+
+/// Writes a part of a longer text as it is. False once the reader has left:
+/// there is nobody to go on for.
+pub fn part(text: &str) -> Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
     {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot write to standard output"),
+        Err(e) if reader_left(&e) => Ok(false),
+        result => result.map(|()| true),
     }
+}
+
+/// Whether this is the error of writing to somebody who does not read any more.
+pub fn reader_left(error: &anyhow::Error) -> bool {
+    error.root_cause().downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// JSON for programs.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::Global;
 use crate::config::Config;
+use crate::errors::because;
 use crate::{runtime, telemetry};
 
 /// Threads of the API, if the machine has as many cores.
@@ -112,15 +113,28 @@ async fn worker(config: Config, shutdown: CancellationToken) -> Result<()> {
 }
 
 async fn migrate(config: &Config) -> Result<()> {
-    store::migrate::migrate(&config.database.owner_url()?).await?;
+    store::migrate::migrate(&config.database.owner_url()?)
+        .await
+        .map_err(|e| because("cannot migrate the database of database.owner_url_file", e))?;
     tracing::info!("The database has the schema {}", store::migrate::latest_version());
     Ok(())
 }
 
 async fn connect(config: &Config) -> Result<Store> {
-    Store::connect(&config.database.url()?, config.database.connections)
+    let store = open(config, config.database.connections).await?;
+    match store.system().await {
+        Err(e) if !e.is_transient() => {
+            Err(e).context("the database is not prepared: run `chancery migrate` first")
+        }
+        _ => Ok(store),
+    }
+}
+
+/// Connects, or says why not.
+pub(crate) async fn open(config: &Config, connections: u32) -> Result<Store> {
+    Store::connect(&config.database.url()?, connections)
         .await
-        .context("cannot connect to the database of database.url_file")
+        .map_err(|e| because("cannot connect to the database of database.url_file", e))
 }
 
 fn objects(config: &Config) -> Result<Objects> {

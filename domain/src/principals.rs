@@ -100,7 +100,10 @@ impl std::fmt::Display for Role {
 impl std::str::FromStr for Role {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|r| r.as_str() == s).ok_or_else(|| format!("{s:?} is not a role"))
+        Self::ALL.into_iter().find(|r| r.as_str() == s).ok_or_else(|| {
+            let all = Self::ALL.map(Self::as_str).join(", ");
+            format!("{s:?} is not a role; there are {all}")
+        })
     }
 }
 

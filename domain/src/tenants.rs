@@ -115,10 +115,9 @@ impl Classification {
 impl std::str::FromStr for Classification {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|r| r.as_str() == s)
-            .ok_or_else(|| format!("{s:?} is not a classification"))
+        Self::ALL.into_iter().find(|r| r.as_str() == s).ok_or_else(|| {
+            format!("{s:?} is not a classification: use public, internal, confidential or secret")
+        })
     }
 }
 

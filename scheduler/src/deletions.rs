@@ -92,6 +92,10 @@ impl At<'_> {
     }
 }
 
+fn counted(n: i64, what: &str) -> String {
+    format!("{n} {what}{} to end", if n == 1 { "" } else { "s" })
+}
+
 /// Tells work to stop, and notes what has not yet.
 async fn stop(at: At<'_>, tenant: TenantId) -> Result<Stopping, StoreError> {
     let now = at.clock.now();
@@ -99,10 +103,10 @@ async fn stop(at: At<'_>, tenant: TenantId) -> Result<Stopping, StoreError> {
     let stopping = deletions::stop(&mut tx, tenant, now).await?;
     let mut waits_for = Vec::new();
     if stopping.live_placements > 0 {
-        waits_for.push(format!("{} placements to end", stopping.live_placements));
+        waits_for.push(counted(stopping.live_placements, "placement"));
     }
     if stopping.open_jobs > 0 {
-        waits_for.push(format!("{} jobs to end", stopping.open_jobs));
+        waits_for.push(counted(stopping.open_jobs, "job"));
     }
     let waits_for = (!waits_for.is_empty()).then(|| waits_for.join(" and "));
     deletions::note(&mut tx, tenant, waits_for.as_deref()).await?;

@@ -4,6 +4,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::StoreError;
+use crate::tx::why_not;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
@@ -11,7 +12,10 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 /// once: the second waits for the first.
 pub async fn migrate(owner_url: &str) -> Result<(), StoreError> {
     let options: PgConnectOptions = owner_url.parse()?;
-    let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
+    let pool = match PgPoolOptions::new().max_connections(1).connect_with(options.clone()).await {
+        Ok(pool) => pool,
+        Err(e) => return Err(why_not(e, &options).await.into()),
+    };
     let done = MIGRATIONS.run(&pool).await;
     pool.close().await;
     Ok(done?)

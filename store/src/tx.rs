@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::{ProjectId, TenantId};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, Postgres, Transaction, query};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction, query};
 
 use crate::StoreError;
 
@@ -31,9 +31,12 @@ impl Store {
             .max_connections(connections)
             .test_before_acquire(false)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(options)
-            .await?;
-        Ok(Self { pool })
+            .connect_with(options.clone())
+            .await;
+        match pool {
+            Ok(pool) => Ok(Self { pool }),
+            Err(e) => Err(why_not(e, &options).await.into()),
+        }
     }
 
     /// Whether the database answers.
@@ -88,6 +91,18 @@ impl Store {
 
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
+    }
+}
+
+/// A pool tries until its time is over, and then says only that; one attempt
+/// says what is wrong.
+pub(crate) async fn why_not(error: sqlx::Error, options: &PgConnectOptions) -> sqlx::Error {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error;
+    }
+    match tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(options)).await {
+        Ok(Err(reason)) => reason,
+        _ => error,
     }
 }
 

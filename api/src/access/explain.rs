@@ -160,8 +160,9 @@ async fn explain(
     query: &ExplainQuery,
 ) -> Result<Explanation> {
     let (action, policies) = (query.action.as_str(), &app.policies);
-    let targets =
-        policies.targets(action).ok_or_else(|| ApiError::field("action", "is no operation of this API"))?;
+    let targets = policies
+        .targets(action)
+        .ok_or_else(|| ApiError::field("action", "is no operation of /openapi.json"))?;
     let of_tenant = match tenant {
         Some(tenant) if policies.is_restrictable(action) => app.tenant_policies.get(app, tenant.id).await?,
         _ => policies.of_platform(),

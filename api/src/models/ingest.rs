@@ -122,7 +122,7 @@ where
         [] => "is empty",
         [b'P', b'K', 3, 4, ..] => "is a zip archive (as PyTorch writes), which may hold code",
         [0x80, 2..=5, ..] => "is a Python pickle, which may hold code",
-        _ => "does not begin like one",
+        _ => "does not begin like a GGUF file",
     };
     Err(ApiError::Invalid(format!("the file {what}; only GGUF files are taken")))
 }

@@ -4,6 +4,19 @@ use anyhow::Result;
 use reqwest::{Response, StatusCode, Url};
 use serde_json::Value;
 
+/// What is called otherwise in HTTP than on the command line, in this order.
+const IN_COMMANDS: [(&str, &str); 7] = [
+    ("?tenant=SLUG", "--tenant SLUG"),
+    ("?tenant", "--tenant"),
+    ("name one with ?project=SLUG", "name one"),
+    ("several projects; name one", "several projects; name one with --project"),
+    ("as one_time_code", "with --one-time-code"),
+    ("POST /api/v1/me/password", "`chancery accounts change-password --new-password-file FILE`"),
+    ("path not found", "there is nothing of that name: are --server and its version right?"),
+];
+/// How a detail begins that is about its field.
+const PREDICATES: [&str; 7] = ["must", "is", "are", "has", "have", "names", "belongs"];
+
 /// The API said no; `Display` is its reason.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
@@ -64,20 +77,29 @@ fn detail(status: StatusCode, body: &Value) -> String {
             format!("{said}: the server's log has the cause under request {request}")
         }
         _ => {
-            // What HTTP calls a parameter is an option here.
-            let said = said.replace("?tenant=SLUG", "--tenant SLUG").replace("?tenant", "--tenant");
-            let said = said.replace(
-                "POST /api/v1/me/password",
-                "`chancery accounts change-password --new-password-file FILE`",
-            );
-            match body["field"].as_str() {
-                // "must be …" says of what only in the field; whole sentences stand alone.
-                Some(field) if !said.contains(field) && !said.starts_with("the ") => {
-                    format!("{field} {said}")
-                }
-                _ => said,
+            let mut said = said.to_owned();
+            for (there, here) in IN_COMMANDS {
+                said = said.replace(there, here);
             }
+            body["field"].as_str().map_or_else(|| said.clone(), |field| with_field(field, &said))
         }
+    }
+}
+
+/// "must be …" says of what only in the field, and some whole sentences do too.
+fn with_field(field: &str, said: &str) -> String {
+    let predicate = said.split(' ').next().is_some_and(|word| PREDICATES.contains(&word));
+    let whole = said.contains(field) || said.starts_with("the ");
+    let field = match field {
+        "new" => "the new password",
+        "old" => "the present password",
+        "code" => "the code",
+        field => field,
+    };
+    match (predicate, whole) {
+        (true, _) => format!("{field} {said}"),
+        (false, true) => said.to_owned(),
+        (false, false) => format!("{field}: {said}"),
     }
 }
 
@@ -96,6 +118,20 @@ mod tests {
         let field = json!({"detail": "belongs to a tenant: name it with ?tenant=SLUG", "field": "role"});
         let said = detail(StatusCode::UNPROCESSABLE_ENTITY, &field);
         assert_eq!(said, "role belongs to a tenant: name it with --tenant SLUG");
+        for (field, detail, expected) in [
+            ("project", "names no project of this tenant", "project names no project of this tenant"),
+            (
+                "project",
+                "the tenant has several projects; name one",
+                "the tenant has several projects; name one with --project",
+            ),
+            ("new", "must have at least 12 characters", "the new password must have at least 12 characters"),
+            ("parent", "there is no cohort x: make it first", "parent: there is no cohort x: make it first"),
+            ("from", "from must be before to", "from must be before to"),
+        ] {
+            let problem = json!({"detail": detail, "field": field});
+            assert_eq!(super::detail(StatusCode::UNPROCESSABLE_ENTITY, &problem), expected);
+        }
         assert!(detail(StatusCode::BAD_GATEWAY, &Value::Null).contains("502"));
     }
 }

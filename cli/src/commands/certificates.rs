@@ -24,7 +24,8 @@ pub enum CertificatesCommand {
     /// Get the certificate of a finished deletion (administrator).
     Get {
         /// Short name or identifier that the ministry had.
-        tenant: String,
+        #[arg(value_name = "TENANT")]
+        name: String,
         /// Write it into this file instead of printing it.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
@@ -68,12 +69,12 @@ pub(super) async fn run(command: CertificatesCommand, global: &Global) -> Result
                 ]
             })
         }
-        CertificatesCommand::Get { tenant, to } => {
-            let deletion = find(&at, &tenant).await?;
+        CertificatesCommand::Get { name, to } => {
+            let deletion = find(&at, &name).await?;
             let Some(signed) = deletion.certificate else {
                 let why =
                     deletion.waits_for.map_or_else(String::new, |what| format!(": it waits for {what}"));
-                bail!("the deletion of {tenant} is not finished{why}");
+                bail!("the deletion of {name} is not finished{why}");
             };
             let Some(file) = to else { return output::print(&signed.text()) };
             std::fs::write(&file, signed.text() + "\n")

@@ -1,6 +1,6 @@
 //! `chancery chat`
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Read};
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::TryStreamExt;
@@ -47,9 +47,12 @@ pub(super) async fn run(options: ChatOptions, at: &Call) -> Result<()> {
     let conversation = options.prompt.is_none() && std::io::stdin().is_terminal();
     if !conversation {
         let prompt = match &options.prompt {
-            Some(prompt) => prompt.clone(),
+            Some(prompt) => prompt.trim().to_owned(),
             None => prompt_from_stdin()?,
         };
+        if prompt.is_empty() {
+            bail!("no prompt: give it as an argument or on standard input");
+        }
         messages.push(json!({"role": "user", "content": prompt}));
         return ask(&options, at, &model, &messages).await.map(drop);
     }
@@ -95,12 +98,13 @@ async fn ask(options: &ChatOptions, at: &Call, model: &str, messages: &[Value]) 
     while let Some(part) = parts.try_next().await.context("the answer broke off")? {
         for event in events.push(&part) {
             let text = text_of(&event)?;
-            print!("{text}");
-            std::io::stdout().flush().context("cannot write to standard output")?;
             answer.push_str(&text);
+            if !output::part(&text)? {
+                return Ok(answer);
+            }
         }
     }
-    println!();
+    output::part("\n")?;
     if !events.done {
         bail!("the answer broke off before its end");
     }
@@ -158,10 +162,7 @@ fn prompt_from_stdin() -> Result<String> {
         .take(MAX_PROMPT_BYTES)
         .read_to_string(&mut text)
         .context("the prompt cannot be read from standard input")?;
-    match text.trim() {
-        "" => bail!("no prompt: give it as an argument or on standard input"),
-        text => Ok(text.to_owned()),
-    }
+    Ok(text.trim().to_owned())
 }
 
 fn next_prompt() -> Result<Option<String>> {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use domain::FileId;
 use domain::files::File;
+use domain::tenants::Slug;
 use futures_util::TryStreamExt;
 use reqwest::Method;
 use serde_json::Value;
@@ -24,6 +25,9 @@ pub enum FilesCommand {
     Upload {
         /// JSON Lines as the batch API takes them.
         file: PathBuf,
+        /// The project that it belongs to [default: the key's, or the only one].
+        #[arg(long, value_name = "SLUG")]
+        project: Option<Slug>,
     },
     /// Write the content of a file to standard output, or to --to.
     Download {
@@ -54,9 +58,9 @@ pub(super) async fn run(command: FilesCommand, at: &Call) -> Result<()> {
                 ]
             })
         }
-        FilesCommand::Upload { file } => {
+        FilesCommand::Upload { file, project } => {
             let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("input.jsonl").to_owned();
-            let stored = send(at, &file, &name).await?;
+            let stored = send(at, &file, &name, project.as_ref()).await?;
             output::object(at.format, stored, |file: &File| {
                 vec![("id", file.id.to_string()), ("size", output::bytes(file.bytes))]
             })
@@ -78,12 +82,13 @@ pub(super) async fn run(command: FilesCommand, at: &Call) -> Result<()> {
 }
 
 /// Uploads the input of a job, with a progress bar.
-pub(super) async fn send(at: &Call, path: &Path, filename: &str) -> Result<Value> {
+pub(super) async fn send(at: &Call, path: &Path, filename: &str, project: Option<&Slug>) -> Result<Value> {
+    let to = project.map_or_else(|| "api/v1/files".to_owned(), |slug| format!("api/v1/files?project={slug}"));
     let (_, bytes) = upload::open(path)?;
     let bar = upload::bytes_bar(bytes, "Sending");
     let response = at
         .client
-        .call(Scope::Tenant, Method::POST, "api/v1/files", |request| {
+        .call(Scope::Tenant, Method::POST, &to, |request| {
             bar.reset();
             let Ok((file, bytes)) = upload::open(path) else { return request };
             let part = reqwest::multipart::Part::stream_with_length(upload::body(file, bar.clone()), bytes)
@@ -108,7 +113,10 @@ pub(super) async fn download(at: &Call, id: FileId, to: &Path) -> Result<u64> {
 
 /// The content of a file to standard output.
 pub(super) async fn print(at: &Call, id: FileId) -> Result<()> {
-    copy(at, id, tokio::io::stdout(), "standard output").await.map(drop)
+    match copy(at, id, tokio::io::stdout(), "standard output").await {
+        Err(e) if output::reader_left(&e) => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 async fn copy(at: &Call, id: FileId, mut out: impl tokio::io::AsyncWrite + Unpin, name: &str) -> Result<u64> {

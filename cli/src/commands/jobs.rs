@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Subcommand;
 use domain::JobId;
 use domain::jobs::Job;
+use domain::tenants::Slug;
 use serde_json::{Value, json};
 
 use super::{Call, note, short};
@@ -75,6 +76,9 @@ pub struct CreateOptions {
     /// The prompts.
     #[arg(long, short, value_name = "FILE")]
     input: PathBuf,
+    /// The project that it belongs to [default: the key's, or the only one].
+    #[arg(long, value_name = "SLUG")]
+    project: Option<Slug>,
     /// Where to write the results when it is done.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
@@ -122,8 +126,11 @@ pub(super) async fn run(command: JobsCommand, at: &Call) -> Result<ExitCode> {
 async fn create(options: CreateOptions, at: &Call) -> Result<ExitCode> {
     let (wrapped, count) = wrap(&options)?;
     let name = options.input.file_name().and_then(|name| name.to_str()).unwrap_or("input.jsonl").to_owned();
-    let file = super::files::send(at, wrapped.path(), &name).await?;
+    let file = super::files::send(at, wrapped.path(), &name, options.project.as_ref()).await?;
     let mut request = json!({"input_file_id": file["id"]});
+    if let Some(project) = &options.project {
+        request["project"] = json!(project);
+    }
     if let Some(priority) = options.priority {
         request["priority"] = json!(priority);
     }

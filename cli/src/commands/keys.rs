@@ -7,7 +7,7 @@ use clap::Subcommand;
 use domain::keys::ApiKey;
 use domain::principals::Role;
 use domain::tenants::Slug;
-use domain::{KeyId, Timestamp};
+use domain::{Clock, KeyId, Timestamp};
 use serde_json::{Value, json};
 
 use super::{Call, note};
@@ -89,6 +89,7 @@ pub(super) async fn run(command: KeysCommand, at: &Call) -> Result<()> {
             networks,
             to,
         } => {
+            to.as_deref().map(files::ensure_writable).transpose()?;
             let mut key = json!({"name": name, "project": project, "role": role});
             for (field, given) in [
                 ("endpoints", json!(endpoints)),
@@ -111,6 +112,7 @@ pub(super) async fn run(command: KeysCommand, at: &Call) -> Result<()> {
             output::object(at.format, key, fields)
         }
         KeysCommand::Rotate { id, overlap_secs, to } => {
+            to.as_deref().map(files::ensure_writable).transpose()?;
             let path = format!("api/v1/api-keys/{id}/rotate");
             let made = at.client.post(Scope::Tenant, &path, &json!({"overlap_secs": overlap_secs})).await?;
             show_secret(at, &made, to)
@@ -128,7 +130,8 @@ fn show_secret(at: &Call, made: &Value, to: Option<PathBuf>) -> Result<()> {
     let secret = made["secret"].as_str().context("the API answered a key without a secret")?;
     match (to, at.format) {
         (Some(file), _) => {
-            files::write_private(&file, &format!("{secret}\n"))?;
+            files::write_private(&file, &format!("{secret}\n"))
+                .context("the key is made, but lost: revoke it, see `chancery keys list`")?;
             note(format_args!("The key is in {}; it is kept nowhere else.", file.display()));
             Ok(())
         }
@@ -164,6 +167,7 @@ fn fields(key: &ApiKey) -> Vec<(&'static str, String)> {
 fn state(key: &ApiKey) -> String {
     match (key.revoked_at, key.expires_at) {
         (Some(at), _) => format!("revoked {}", output::moment(at)),
+        (None, Some(at)) if at <= Clock::system().now() => format!("ended {}", output::moment(at)),
         (None, Some(at)) => format!("until {}", output::moment(at)),
         (None, None) => "valid".to_owned(),
     }

@@ -57,6 +57,7 @@ pub(super) async fn run(command: OneTimeCodeCommand, at: &Call) -> Result<()> {
             Ok(())
         }
         OneTimeCodeCommand::Confirm { code, to } => {
+            to.as_deref().map(files::ensure_writable).transpose()?;
             let answer =
                 at.client.post(Scope::Platform, &format!("{PATH}/confirm"), &json!({ "code": code })).await?;
             show_recovery(at, answer, to)

@@ -35,7 +35,8 @@ pub enum QuotasCommand {
     /// Set all of what a ministry may use (administrator).
     SetTenant {
         /// Its short name.
-        tenant: Slug,
+        #[arg(value_name = "TENANT")]
+        slug: Slug,
         /// The cohort in which it lends and borrows [default: none].
         #[arg(long)]
         cohort: Option<Slug>,
@@ -61,7 +62,8 @@ pub enum QuotasCommand {
     /// Take a ministry out of the tree: devices alone bind it (administrator).
     RemoveTenant {
         /// Its short name.
-        tenant: Slug,
+        #[arg(value_name = "TENANT")]
+        slug: Slug,
     },
     /// Bind a project by its ministry's quota alone.
     RemoveProject {
@@ -161,7 +163,7 @@ pub(super) async fn run(command: QuotasCommand, at: &Call) -> Result<()> {
             cohort(&name),
             json!({ "parent": parent, "weight_milli": weight.weight_milli, "quotas": lines.quotas }),
         ),
-        QuotasCommand::SetTenant { tenant: slug, cohort, lines, weight, policies } => (
+        QuotasCommand::SetTenant { slug, cohort, lines, weight, policies } => (
             Scope::Platform,
             tenant(&slug),
             json!({
@@ -175,7 +177,7 @@ pub(super) async fn run(command: QuotasCommand, at: &Call) -> Result<()> {
         QuotasCommand::RemoveCohort { cohort: name } => {
             return remove(at, Scope::Platform, &cohort(&name), &name).await;
         }
-        QuotasCommand::RemoveTenant { tenant: slug } => {
+        QuotasCommand::RemoveTenant { slug } => {
             return remove(at, Scope::Platform, &tenant(&slug), &slug).await;
         }
         QuotasCommand::RemoveProject { project: slug } => {

@@ -10,14 +10,14 @@ use domain::deletions::{DeletionState, TenantDeletion};
 use domain::models::Sha256Digest;
 use domain::tenants::Slug;
 use futures_util::TryStreamExt;
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::super::{Call, note};
 use super::{path, set_status};
-use crate::client::Scope;
-use crate::output;
+use crate::client::{Refused, Scope};
+use crate::{files, output};
 
 /// Time between two looks at how far a deletion is.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,8 +27,12 @@ pub(super) async fn export(at: &Call, slug: &Slug, file: &Path) -> Result<Sha256
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let cannot = || format!("cannot write {}", file.display());
     let mut out = tempfile::NamedTempFile::new_in(folder).with_context(cannot)?;
-    let response =
-        at.client.stream(Scope::Platform, Method::GET, &format!("{}/export", path(slug)), None).await?;
+    let from = format!("{}/export", path(slug));
+    let response = at
+        .client
+        .stream(Scope::Platform, Method::GET, &from, None)
+        .await
+        .map_err(|e| only_while_suspended(e, slug))?;
     let mut parts = response.bytes_stream();
     let (mut digest, mut tail, mut bytes) = (Sha256::new(), [0xff; 1024], 0_u64);
     while let Some(part) = parts.try_next().await.context("the archive broke off")? {
@@ -44,6 +48,17 @@ pub(super) async fn export(at: &Call, slug: &Slug, file: &Path) -> Result<Sha256
     out.as_file().sync_all().with_context(cannot)?;
     out.persist(file).with_context(cannot)?;
     Ok(Sha256Digest(digest.finalize().into()))
+}
+
+/// Says what helps the platform's administrators where they may not export.
+fn only_while_suspended(error: anyhow::Error, slug: &Slug) -> anyhow::Error {
+    if !Refused::is(&error, StatusCode::FORBIDDEN) {
+        return error;
+    }
+    let sentence = format!(
+        "{error}; the platform's administrators may while it is suspended: `chancery tenants suspend {slug}`"
+    );
+    error.context(sentence)
 }
 
 /// The digest of an archive as it lies on the disk.
@@ -73,6 +88,14 @@ pub(super) async fn run(
     }
     // A deletion that is under way already is only watched.
     let tenant = at.client.get(Scope::Platform, &path(slug), &[]).await?;
+    ensure!(
+        tenant["delete_protection"] != true,
+        "{slug} is protected from deletion: `chancery tenants update {slug} --delete-protection false` first"
+    );
+    let file = certificate.unwrap_or_else(|| format!("{slug}-deletion.json").into());
+    for file in archive.into_iter().chain([file.as_path()]) {
+        files::ensure_writable(file)?;
+    }
     if tenant["status"] != "deleting" {
         set_status(at, slug, "suspended").await?;
     }
@@ -112,7 +135,6 @@ pub(super) async fn run(
     let installation = at.client.get(Scope::Platform, "api/v1/installation", &[]).await?;
     let public_key = installation["certificate_public_key"].as_str().unwrap_or_default();
     certificates::verify(&signed.text(), public_key)?;
-    let file = certificate.unwrap_or_else(|| format!("{slug}-deletion.json").into());
     std::fs::write(&file, signed.text() + "\n")
         .with_context(|| format!("cannot write {}", file.display()))?;
     note(format_args!("Deleted {slug}. The certificate is in {}.", file.display()));
