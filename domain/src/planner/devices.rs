@@ -211,8 +211,8 @@ impl Devices {
 
     /// It is on its way out.
     pub fn part(&mut self, worker: WorkerId, owner: WorkloadOwner, version: VersionId) {
-        decrement(&mut self.versions, version, worker);
-        decrement(&mut self.siblings, owner, worker);
+        decrement(&mut self.versions, &version, worker);
+        decrement(&mut self.siblings, &owner, worker);
     }
 
     /// Learns that such a request arrived.
@@ -352,15 +352,15 @@ fn free(held: &BTreeMap<DeviceId, (u64, u32)>, device: &Device) -> placing::Devi
     }
 }
 
-fn decrement<K: Ord>(counts: &mut BTreeMap<K, BTreeMap<WorkerId, u32>>, key: K, worker: WorkerId) {
-    if let Some(workers) = counts.get_mut(&key)
+fn decrement<K: Ord>(counts: &mut BTreeMap<K, BTreeMap<WorkerId, u32>>, key: &K, worker: WorkerId) {
+    if let Some(workers) = counts.get_mut(key)
         && let Some(count) = workers.get_mut(&worker)
     {
         *count -= 1;
         if *count == 0 {
             workers.remove(&worker);
             if workers.is_empty() {
-                counts.remove(&key);
+                counts.remove(key);
             }
         }
     }

@@ -312,13 +312,13 @@ impl World {
         }
         let mut changes = Vec::new();
         differences(&told.tenants, &now.tenants, &mut self.random, |id, v| {
-            changes.push(Change::Tenant(id, v))
+            changes.push(Change::Tenant(id, v));
         });
         differences(&told.workers, &now.workers, &mut self.random, |id, v| {
-            changes.push(Change::Worker(id, v))
+            changes.push(Change::Worker(id, v));
         });
         differences(&told.intents, &now.intents, &mut self.random, |id, v| {
-            changes.push(Change::Intent(id, v))
+            changes.push(Change::Intent(id, v));
         });
         differences(&told.workloads, &now.workloads, &mut self.random, |id, v| {
             changes.push(Change::Workload(id, v));
