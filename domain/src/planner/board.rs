@@ -347,7 +347,7 @@ impl Planner {
             (Some((standing, ask, _)), Some(known)) => {
                 known.standing == *standing
                     && self.admissions.ask(id).is_some_and(|told| match standing {
-                        Standing::Waits => told == ask,
+                        Standing::Waits | Standing::Promised => told == ask,
                         _ => told.options == ask.options && told.project == ask.project,
                     })
             }
