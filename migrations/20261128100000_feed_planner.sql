@@ -33,11 +33,12 @@ CREATE TRIGGER note_new AFTER INSERT ON placements REFERENCING NEW TABLE AS new_
     FOR EACH STATEMENT EXECUTE FUNCTION note_new('placement');
 
 -- Updates are noted where they change what the planner goes by. That a worker
--- was heard, or that a reason was told, is not noted.
+-- was heard, or that a reason was told, is not noted. EXCEPT takes as long as
+-- there are rows; a plan of a join that was made for one row takes their square.
 CREATE FUNCTION note_tenants() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO planner_changes (kind, id) SELECT 'tenant', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
-        WHERE (n.status, n.zones) IS DISTINCT FROM (o.status, o.zones);
+    INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'tenant', id FROM (
+        SELECT id, status, zones FROM new_rows EXCEPT SELECT id, status, zones FROM old_rows) changed;
     RETURN NULL;
 END
 $$;
@@ -46,9 +47,9 @@ CREATE TRIGGER note_changes AFTER UPDATE ON tenants REFERENCING OLD TABLE AS old
 
 CREATE FUNCTION note_workers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO planner_changes (kind, id) SELECT 'worker', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
-        WHERE (n.name, n.pool, n.zone, n.address, n.cordoned, n.live, n.revision)
-            IS DISTINCT FROM (o.name, o.pool, o.zone, o.address, o.cordoned, o.live, o.revision);
+    INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'worker', id FROM (
+        SELECT id, name, pool, zone, address, cordoned, live, revision FROM new_rows
+        EXCEPT SELECT id, name, pool, zone, address, cordoned, live, revision FROM old_rows) changed;
     RETURN NULL;
 END
 $$;
@@ -58,10 +59,9 @@ CREATE TRIGGER note_changes AFTER UPDATE ON workers REFERENCING OLD TABLE AS old
 CREATE FUNCTION note_devices() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        INSERT INTO planner_changes (kind, id)
-            SELECT DISTINCT 'worker', n.worker_id FROM new_rows n JOIN old_rows o ON o.id = n.id
-            WHERE (n.ordinal, n.class, n.memory_bytes, n.milli)
-                IS DISTINCT FROM (o.ordinal, o.class, o.memory_bytes, o.milli);
+        INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'worker', worker_id FROM (
+            SELECT id, worker_id, ordinal, class, memory_bytes, milli FROM new_rows
+            EXCEPT SELECT id, worker_id, ordinal, class, memory_bytes, milli FROM old_rows) changed;
     ELSE
         INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'worker', worker_id FROM rows;
     END IF;
@@ -77,9 +77,9 @@ CREATE TRIGGER note_changes AFTER UPDATE ON devices REFERENCING OLD TABLE AS old
 
 CREATE FUNCTION note_endpoints() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO planner_changes (kind, id) SELECT 'endpoint', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
-        WHERE (n.replicas, n.priority, n.version_id, n.class, n.memory_bytes, n.milli, n.deleted_at)
-            IS DISTINCT FROM (o.replicas, o.priority, o.version_id, o.class, o.memory_bytes, o.milli, o.deleted_at);
+    INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'endpoint', id FROM (
+        SELECT id, replicas, priority, version_id, class, memory_bytes, milli, deleted_at FROM new_rows
+        EXCEPT SELECT id, replicas, priority, version_id, class, memory_bytes, milli, deleted_at FROM old_rows) changed;
     RETURN NULL;
 END
 $$;
@@ -88,8 +88,8 @@ CREATE TRIGGER note_changes AFTER UPDATE ON endpoints REFERENCING OLD TABLE AS o
 
 CREATE FUNCTION note_jobs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO planner_changes (kind, id) SELECT 'job', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
-        WHERE (n.state, n.priority, n.ended_at) IS DISTINCT FROM (o.state, o.priority, o.ended_at);
+    INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'job', id FROM (
+        SELECT id, state, priority, ended_at FROM new_rows EXCEPT SELECT id, state, priority, ended_at FROM old_rows) changed;
     RETURN NULL;
 END
 $$;
@@ -99,10 +99,8 @@ CREATE TRIGGER note_changes AFTER UPDATE ON jobs REFERENCING OLD TABLE AS old_ro
 -- How many shares a job wants follows from its open chunks.
 CREATE FUNCTION note_chunks() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO planner_changes (kind, id)
-        SELECT DISTINCT 'job', n.job_id
-        FROM new_rows n JOIN old_rows o ON o.tenant_id = n.tenant_id AND o.job_id = n.job_id AND o.index = n.index
-        WHERE (n.state = 'done') <> (o.state = 'done');
+    INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'job', job_id FROM (
+        SELECT job_id, index, state = 'done' FROM new_rows EXCEPT SELECT job_id, index, state = 'done' FROM old_rows) changed;
     RETURN NULL;
 END
 $$;
@@ -111,9 +109,8 @@ CREATE TRIGGER note_changes AFTER UPDATE ON job_chunks REFERENCING OLD TABLE AS 
 
 CREATE FUNCTION note_workloads() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO planner_changes (kind, id) SELECT 'workload', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
-        WHERE (n.state, n.generation, n.priority, n.queued_at)
-            IS DISTINCT FROM (o.state, o.generation, o.priority, o.queued_at);
+    INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'workload', id FROM (
+        SELECT id, state, generation, priority, queued_at FROM new_rows EXCEPT SELECT id, state, generation, priority, queued_at FROM old_rows) changed;
     RETURN NULL;
 END
 $$;
@@ -122,8 +119,8 @@ CREATE TRIGGER note_changes AFTER UPDATE ON workloads REFERENCING OLD TABLE AS o
 
 CREATE FUNCTION note_placements() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO planner_changes (kind, id) SELECT 'placement', n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
-        WHERE n.state IS DISTINCT FROM o.state;
+    INSERT INTO planner_changes (kind, id) SELECT DISTINCT 'placement', id FROM (
+        SELECT id, state FROM new_rows EXCEPT SELECT id, state FROM old_rows) changed;
     RETURN NULL;
 END
 $$;
@@ -207,8 +204,8 @@ CREATE TRIGGER begin_placements AFTER INSERT ON placements REFERENCING NEW TABLE
 -- An ended placement gives its devices and its quota back, whoever ends it.
 CREATE FUNCTION end_placements() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    ended uuid[] := ARRAY(SELECT n.id FROM new_rows n JOIN old_rows o ON o.id = n.id
-                          WHERE n.state = 'ended' AND o.state <> 'ended');
+    ended uuid[] := ARRAY(SELECT id FROM old_rows WHERE state <> 'ended'
+                          EXCEPT SELECT id FROM new_rows WHERE state <> 'ended');
 BEGIN
     IF ended <> '{}' THEN
         PERFORM count_placements(ended, -1);
