@@ -18,7 +18,7 @@ use crate::{Deps, ERROR_PAUSE, Settings};
 /// others change it, and then the next tick goes on.
 const MAX_ROUNDS: u32 = 8;
 /// Decisions applied in one transaction.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 /// Workloads that one plan admits, and as many reasons that it tells; the rest is
 /// for the next, so that what changes meanwhile waits for neither.
 const MOST: usize = 1024;

@@ -78,9 +78,9 @@ pub(super) fn held(ask: Ask, since: Timestamp, standing: HoldingStanding) -> Hol
     Holding { ask: Ask { hold: None, ..ask }, option: 0, count: 1, reserved_at: since, standing }
 }
 
-/// Why nothing of a tenant is let into its queue.
+/// Why nothing of a tenant is let into its queue. The level is not told: it is
+/// the tenant that may begin nothing, whatever its workload asks for.
 pub(super) fn hold(closed: Closed) -> Hold {
-    // No level: it is not the workload that something stops.
     Hold { level: Level::Quota, detail: closed.reason().to_owned() }
 }
 
