@@ -7,7 +7,7 @@
 //! and creates or ends workloads, the next places, and the one after that is
 //! empty. A plan that creates workloads leaves admission to the next, because
 //! what it creates has no identifier yet and may come before what already
-//! waits; two in a row never do, so that a stream of new work stops nobody.
+//! waits; that next one creates nothing, so that a stream of new work stops nobody.
 
 mod admission;
 mod board;
@@ -149,9 +149,9 @@ impl Planner {
         let mut decisions = Vec::new();
         self.declare_lost(now, &mut decisions);
         self.end_lost_placements(&mut decisions);
-        let created = self.match_intents(&mut decisions);
+        let created = self.match_intents(!self.deferred, &mut decisions);
         self.catch_up(now, &mut decisions);
-        self.deferred = created && !self.deferred;
+        self.deferred = created;
         if !self.deferred {
             self.admit(now, most, &mut decisions);
             self.tell_reasons(now, most, &mut decisions);

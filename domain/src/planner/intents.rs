@@ -9,7 +9,7 @@ use crate::workloads::{PlacementState, Workload};
 
 /// Owners for which workloads are made in one plan; the rest come next, so that
 /// placing never waits for long.
-const MOST_CREATED: usize = 2048;
+const MOST_CREATED: usize = 1024;
 
 impl Planner {
     /// Declares those lost that were silent for too long.
@@ -41,10 +41,11 @@ impl Planner {
         }
     }
 
-    /// Makes as many workloads as each owner wants, and ends the rest. Returns
-    /// whether any is to be created.
-    pub(super) fn match_intents(&mut self, decisions: &mut Vec<Decision>) -> bool {
+    /// Makes as many workloads as each owner wants, if it may now, and ends the
+    /// rest. Returns whether any is to be created.
+    pub(super) fn match_intents(&mut self, may_create: bool, decisions: &mut Vec<Decision>) -> bool {
         let mut created = 0;
+        let mut later = Vec::new();
         let mut owners = std::mem::take(&mut self.changed_owners);
         while created < MOST_CREATED
             && let Some(owner) = owners.pop_first()
@@ -56,6 +57,10 @@ impl Planner {
             if let Some(intent) = intent
                 && wanted > existing
             {
+                if !may_create {
+                    later.push(owner);
+                    continue;
+                }
                 created += 1;
                 decisions.push(Decision::CreateWorkloads {
                     owner,
@@ -86,6 +91,7 @@ impl Planner {
             self.changed_owners.remove(&owner);
         }
         self.changed_owners = owners;
+        self.changed_owners.extend(later);
         created > 0
     }
 }
