@@ -111,15 +111,15 @@ fn told_placed(placed: &Placed) -> String {
     };
     let chosen = &placed.considered;
     let fitting = match chosen.fitting {
-        1 => "the only device that could take it".to_owned(),
-        n => format!("chosen from {n} devices that could take it"),
+        1 => "the only worker that could take it".to_owned(),
+        n => format!("chosen from {n} workers that could take it"),
     };
     let mut text = format!("It {state} on worker {} since {}, {fitting}", placed.worker, placed.since);
     let rejected = [
         (chosen.short_of_memory, "had too little memory free"),
         (chosen.short_of_milli, "had too few thousandths free"),
-        (chosen.cordoned, "were on cordoned workers"),
-        (chosen.lost, "were on lost workers"),
+        (chosen.cordoned, "were cordoned"),
+        (chosen.lost, "were lost"),
         (chosen.out_of_zone, "were in other zones"),
     ];
     let rejected: Vec<String> =

@@ -139,7 +139,7 @@ async fn main() -> Result<()> {
     })));
     let mut playing = fleet::play(&platform, &workers, seen.clone()).await?;
     let scheduling = platform.schedule(scheduler::Settings::default())?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    platform.led().await?;
 
     let began = Instant::now();
     let creating = (0..CREATORS).map(|nth| {

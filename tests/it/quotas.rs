@@ -210,7 +210,7 @@ async fn what_is_lent_is_taken_back() {
     }
     let text = explained(&scene, lender, preemptor.id).await;
     assert!(text.starts_with("It runs on worker a since"), "{text}");
-    assert!(text.contains("the only device that could take it"), "{text}");
+    assert!(text.contains("the only worker that could take it"), "{text}");
     scene.db.finish().await;
 }
 

@@ -24,17 +24,9 @@ impl Admissions {
 
     /// A kind is tried again.
     pub fn bring_back(&mut self, kind: u32) {
-        if !self.aside.remove(&kind) {
-            return;
-        }
+        self.aside.remove(&kind);
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
-            let parked = self.tenants[tenant as usize].queue.lane(lane).parked.as_ref();
-            if parked.is_some_and(|p| p.aside) {
-                self.wake_lane(tenant, lane);
-                self.keep(tenant);
-                let root = self.root_of(tenant);
-                self.dirty.insert(root);
-            }
+            self.bring_lane_back(tenant, lane);
         }
     }
 
@@ -46,14 +38,8 @@ impl Admissions {
         let mut any = self.bring_lanes_back();
         for kind in self.aside.iter().copied().collect::<Vec<_>>() {
             for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
-                let parked = self.tenants[tenant as usize].queue.lane(lane).parked.as_ref();
-                let by_kind = parked.is_some_and(|p| p.aside);
-                if by_kind && self.fit_of(tenant, lane).is_none() {
-                    self.wake_lane(tenant, lane);
-                    self.keep(tenant);
-                    let root = self.root_of(tenant);
-                    self.dirty.insert(root);
-                    any = true;
+                if self.is_lane_aside(tenant, lane) && self.fit_of(tenant, lane).is_none() {
+                    any |= self.bring_lane_back(tenant, lane);
                 }
             }
         }
@@ -79,18 +65,25 @@ impl Admissions {
     /// Lanes that were set aside by themselves are tried again; whether there
     /// are any.
     pub fn bring_lanes_back(&mut self) -> bool {
-        let mut any = false;
-        for (tenant, lane) in std::mem::take(&mut self.lanes_aside) {
-            let parked = self.tenants[tenant as usize].queue.lane(lane).parked.as_ref();
-            if parked.is_some_and(|p| p.aside) {
-                self.wake_lane(tenant, lane);
-                self.keep(tenant);
-                let root = self.root_of(tenant);
-                self.dirty.insert(root);
-                any = true;
-            }
+        let lanes = std::mem::take(&mut self.lanes_aside);
+        lanes.into_iter().fold(false, |any, (tenant, lane)| self.bring_lane_back(tenant, lane) || any)
+    }
+
+    fn is_lane_aside(&self, tenant: TenantIx, lane: LaneIx) -> bool {
+        let parked = self.tenants[tenant as usize].queue.lane(lane).parked.as_ref();
+        parked.is_some_and(|parked| parked.aside)
+    }
+
+    /// Whether it was aside.
+    fn bring_lane_back(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
+        let aside = self.is_lane_aside(tenant, lane);
+        if aside {
+            self.wake_lane(tenant, lane);
+            self.keep(tenant);
+            let root = self.root_of(tenant);
+            self.dirty.insert(root);
         }
-        any
+        aside
     }
 
     /// Whether a kind is set aside.

@@ -1,5 +1,7 @@
 //! A database with durable commits, and the scheduler's own loop on it.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use domain::Clock;
 use domain::certificates::SigningKey;
@@ -10,8 +12,13 @@ use store::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::sql;
+
 const DATABASE: &str = "chancery";
 const CONNECTIONS: u32 = 12;
+/// How long it may take until somebody leads, and time between two looks.
+const LEAD_LIMIT: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A fresh installation of the control plane, gone when dropped.
 pub struct Platform {
@@ -57,6 +64,17 @@ impl Platform {
         let stop = CancellationToken::new();
         let task = tokio::spawn(scheduler::run(settings, deps, stop.clone()));
         Ok(Scheduling { stop, task })
+    }
+
+    /// Waits until a scheduler leads.
+    pub async fn led(&self) -> Result<()> {
+        let mut su = self.superuser().await?;
+        let deadline = Instant::now() + LEAD_LIMIT;
+        while sql::execute(&mut su, "SELECT FROM leadership WHERE epoch > 0", &[]).await?.is_empty() {
+            ensure!(Instant::now() < deadline, "nobody leads after {LEAD_LIMIT:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Fails where the quota ledger is not what the placements add up to.
