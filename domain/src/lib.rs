@@ -4,6 +4,8 @@
 
 pub mod accelerators;
 pub mod audit;
+#[cfg(test)]
+mod cases;
 pub mod certificates;
 pub mod deletions;
 pub mod endpoints;

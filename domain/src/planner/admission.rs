@@ -153,6 +153,7 @@ impl Planner {
             self.devices.part(seat.worker, known.owner, known.version);
             known.standing = Standing::Leaves(seat);
             self.leaving.insert(*victim);
+            self.crowded = true;
             let placement = self.placed.get(victim).and_then(|id| self.facts.placements.get_mut(id));
             if let Some(placement) = placement {
                 placement.state = PlacementState::Draining;

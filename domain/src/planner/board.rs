@@ -103,7 +103,8 @@ pub struct Planner {
     /// Workers to be judged by their silence.
     pub(super) changed_workers: BTreeSet<WorkerId>,
     requote: bool,
-    /// Something was placed since those were looked at that no device takes.
+    /// Something was placed, is to leave, or joined them, since those were looked
+    /// at that no device takes.
     pub(super) crowded: bool,
     /// What is on its way out.
     pub(super) leaving: BTreeSet<WorkloadId>,
@@ -413,9 +414,12 @@ impl Planner {
                 self.devices.settle(seat.worker, known.owner, known.version);
             }
             Standing::Leaves(_) => {
+                self.crowded = true;
                 self.leaving.insert(id);
             }
-            Standing::Waits | Standing::Promised => {}
+            // It may preempt, whatever stands in line with it.
+            Standing::Waits => self.crowded |= self.admissions.is_aside(known.kind),
+            Standing::Promised => {}
         }
         self.known.insert(id, known);
     }

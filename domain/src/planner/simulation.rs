@@ -289,13 +289,9 @@ impl World {
                     self.snapshot
                 );
                 // One that knows nothing else finds nothing else to do; at most
-                // it puts in other words why something waits. Whom a share lets
-                // preempt is looked at again when something is freed, not when
-                // the shares of others grow.
+                // it puts in other words why something waits.
                 let rest = plan(&self.snapshot, self.now);
-                let fine = |d: &Decision| {
-                    matches!(d, Decision::Wait { .. } | Decision::Evict { rule: Rule::FairShare, .. })
-                };
+                let fine = |d: &Decision| matches!(d, Decision::Wait { .. });
                 assert!(rest.iter().all(fine), "left undone: {rest:#?}");
                 self.kept = Some((planner, told));
                 return all;

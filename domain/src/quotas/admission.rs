@@ -16,7 +16,7 @@ use super::queue::{Order, Parked};
 use super::state::by;
 use super::tournament::Tournament;
 use super::tree::{Ix, KeyIx};
-use super::victims::fits;
+use super::victims::are_free;
 use super::{Admissions, Amount, Rule, Strategy, View, WhyNot};
 use crate::{TenantId, Timestamp, WorkloadId};
 
@@ -132,8 +132,11 @@ impl Admissions {
                     self.roots.entry(root).or_default().released = true;
                     continue;
                 }
-                self.dirty.remove(&root);
-                return true;
+                self.wake_for_shares(root);
+                if self.roots.entry(root).or_default().active.is_empty() {
+                    self.dirty.remove(&root);
+                    return true;
+                }
             }
             if !self.round(root, now, most, decisions) {
                 return false;
@@ -149,7 +152,7 @@ impl Admissions {
         for claim in claims {
             let entry = self.entries.get(claim.1);
             let State::Claimed { grant, .. } = &entry.state else { continue };
-            if !fits(&self.tree, View::Held, entry.leaf, &grant.amounts) {
+            if !are_free(&self.tree, entry.leaf, &grant.amounts) {
                 continue;
             }
             let grant = grant.clone();
@@ -285,12 +288,16 @@ impl Admissions {
         let grant = Grant { option: choice.option, count: choice.count, amounts: choice.amounts, at_us };
         self.tenants[tenant as usize].granted.insert(slot, &ask, &grant, false);
         self.budgets.reserve(&self.path(leaf), &ask.budget);
+        if self.settings.fair_sharing {
+            let root = self.root_of(tenant);
+            self.roots.entry(root).or_default().grown = true;
+        }
         if self.settings.history.is_some() {
             let of = |key| grant.amounts.iter().find(|a| a.0 == key).map_or(0, |a| a.1);
             let measure = self.measure(self.tenants[tenant as usize].node, of);
             self.remember(tenant, leaf, now, measure);
         }
-        if fits(&self.tree, View::Held, leaf, &grant.amounts) {
+        if are_free(&self.tree, leaf, &grant.amounts) {
             self.take_up(slot, grant, decisions);
             return;
         }

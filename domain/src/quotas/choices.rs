@@ -6,7 +6,7 @@ use super::entries::Slot;
 use super::queue::Shape;
 use super::reasons::first_obstacle;
 use super::tree::{Ix, KeyIx};
-use super::victims::{Victim, fits};
+use super::victims::{Victim, may_have};
 use super::{Admissions, Amount, Fungibility, Level, Reclaim, View, WhyNot};
 
 /// What to do for a head.
@@ -31,7 +31,7 @@ impl Admissions {
     pub(super) fn level(&self, tenant_node: Ix, amounts: &[(KeyIx, Amount)]) -> u32 {
         let level = |&(key, amount): &(KeyIx, Amount)| match amount {
             0 => 0,
-            _ => self.tree.borrowing_level(View::Promised, tenant_node, key, amount),
+            _ => self.tree.borrowing_level(View::Kept, tenant_node, key, amount),
         };
         amounts.iter().map(level).max().unwrap_or(0)
     }
@@ -42,7 +42,7 @@ impl Admissions {
         let mut first = None;
         for (ix, option) in shape.options.iter().enumerate() {
             let amounts = times(option, count);
-            if !fits(&self.tree, View::Promised, shape.leaf, &amounts) {
+            if !may_have(&self.tree, shape.leaf, &amounts) {
                 continue;
             }
             let level = self.level(tenant_node, &amounts);
@@ -122,10 +122,10 @@ impl Admissions {
 
     fn why_not(&self, shape: &Shape) -> WhyNot {
         let amounts = times(&shape.options[0], shape.count);
-        let Some(mut why) = first_obstacle(&self.tree, View::Promised, shape.leaf, &amounts) else {
+        let node = self.tree.tenant_of(shape.leaf);
+        let Some(mut why) = first_obstacle(&self.tree, shape.leaf, &amounts) else {
             return WhyNot::of(Level::Cohort);
         };
-        let node = self.tree.tenant_of(shape.leaf);
         let policies = self.tree.nodes[node as usize].policies;
         if why.level == Level::Cohort && !why.never && policies.reclaim != Reclaim::Never {
             if self.settings.fair_sharing {

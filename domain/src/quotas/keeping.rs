@@ -41,10 +41,10 @@ impl Admissions {
             let own = self.tree.nominal(node, key) - self.tree.usage(View::Promised, node, key);
             let amount = asked.min(own);
             if amount > 0 {
-                self.tree.add(View::Promised, node, key, amount);
+                self.tree.add(View::Kept, node, key, amount);
                 state.kept.push((key, amount));
                 self.roots.entry(root).or_default().keeping.insert(tenant);
-                let usage = self.tree.usage(View::Promised, node, key);
+                let usage = self.tree.usage(View::Kept, node, key);
                 match state.kept_most.iter_mut().find(|k| k.0 == key) {
                     Some(most) => most.1 = usage.max(most.1),
                     None => state.kept_most.push((key, usage)),
@@ -69,7 +69,7 @@ impl Admissions {
     pub(super) fn lift(&mut self, tenant: TenantIx) {
         let state = &mut self.tenants[tenant as usize];
         for (key, amount) in state.kept.drain(..) {
-            self.tree.remove(View::Promised, state.node, key, amount);
+            self.tree.remove(View::Kept, state.node, key, amount);
         }
     }
 
@@ -78,11 +78,11 @@ impl Admissions {
         let kept = std::mem::take(&mut self.tenants[tenant as usize].kept);
         let node = self.tenants[tenant as usize].node;
         for &(key, amount) in &kept {
-            self.tree.remove(View::Promised, node, key, amount);
+            self.tree.remove(View::Kept, node, key, amount);
         }
         let seen = look(self);
         for &(key, amount) in &kept {
-            self.tree.add(View::Promised, node, key, amount);
+            self.tree.add(View::Kept, node, key, amount);
         }
         self.tenants[tenant as usize].kept = kept;
         seen
@@ -98,7 +98,7 @@ impl Admissions {
                 self.keep(tenant);
             }
             let state = &mut self.tenants[tenant as usize];
-            let usage = |key| self.tree.usage(View::Promised, state.node, key);
+            let usage = |key| self.tree.usage(View::Kept, state.node, key);
             less |= state.kept_most.iter().any(|&(key, most)| usage(key) < most);
             state.kept_most = state.kept.iter().map(|k| (k.0, usage(k.0))).collect();
             // Budgets change from elsewhere too.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::tree::{Ix, KeyIx};
-use super::{Amount, BudgetKind, Key, NodeId, Tree, View};
+use super::{Amount, BudgetKind, Key, NodeId, Tree};
 
 /// What stops a workload.
 #[derive(
@@ -114,18 +114,14 @@ pub struct Waiting {
     pub why: Option<WhyNot>,
 }
 
-/// What stops `amounts` in a view: the first quota that has too little.
-pub(super) fn first_obstacle(
-    tree: &Tree,
-    view: View,
-    leaf: Ix,
-    amounts: &[(KeyIx, Amount)],
-) -> Option<WhyNot> {
-    amounts.iter().find_map(|&(key, asked)| obstacle(tree, view, leaf, key, asked))
+/// What stops `amounts`: the first quota that has too little.
+pub(super) fn first_obstacle(tree: &Tree, leaf: Ix, amounts: &[(KeyIx, Amount)]) -> Option<WhyNot> {
+    amounts.iter().find_map(|&(key, asked)| obstacle(tree, leaf, key, asked))
 }
 
-fn obstacle(tree: &Tree, view: View, leaf: Ix, key: KeyIx, asked: Amount) -> Option<WhyNot> {
+fn obstacle(tree: &Tree, leaf: Ix, key: KeyIx, asked: Amount) -> Option<WhyNot> {
     let tenant = tree.tenant_of(leaf);
+    let view = tree.view_for(tenant, key, asked);
     let at = |level, node: Ix, free: Amount, never| {
         Some(WhyNot {
             node: Some(tree.nodes[node as usize].id),

@@ -68,6 +68,8 @@ pub(super) struct Root {
     pub claims: BTreeSet<(u64, Slot)>,
     /// Something was freed since parked lanes were looked at.
     pub released: bool,
+    /// A share grew since parked lanes were looked at.
+    pub grown: bool,
     /// Lanes' firsts that were woken for room that would do for them, while
     /// others were not.
     pub woken: Vec<(Slot, WorkloadId)>,

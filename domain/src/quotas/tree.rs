@@ -5,11 +5,13 @@
 //! use above it counts at its parent too. Projects hold limits only: they
 //! neither add to their tenant's quota nor lend to each other.
 //!
-//! Usage is kept in two views. [`View::Held`] is what is truly held, by what
+//! Usage is kept in three views. [`View::Held`] is what is truly held, by what
 //! was admitted and by victims that have not left. [`View::Promised`] is how it
 //! will be once they have: without victims, with the preemptors that wait for
 //! their room. Whatever is admitted fits in both, so that nothing takes the
-//! room that a preemptor waits for.
+//! room that a preemptor waits for. [`View::Kept`] is what is promised and what
+//! tenants keep of their own for what waits: what is to be borrowed fits in it
+//! too ([`Tree::view_for`]).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -102,6 +104,8 @@ pub enum View {
     Held = 0,
     /// What will be held once victims have left.
     Promised = 1,
+    /// The same, and what is kept for what waits.
+    Kept = 2,
 }
 
 pub(super) type Ix = u32;
@@ -130,7 +134,7 @@ struct Cell {
     local: Amount,
     /// The most that could ever be available here.
     potential: Amount,
-    usage: [Amount; 2],
+    usage: [Amount; 3],
 }
 
 /// What a node has and uses of one key, for people.
@@ -359,8 +363,21 @@ impl Tree {
         (self.is_project(leaf) && cell.listed).then(|| cell.nominal - cell.usage[view as usize])
     }
 
+    /// In which view `amount` more of a tenant's has to fit: what others keep
+    /// does not stand against what is the tenant's own.
+    pub(super) fn view_for(&self, tenant: Ix, key: KeyIx, amount: Amount) -> View {
+        if self.borrows_with(View::Promised, tenant, key, amount) { View::Kept } else { View::Promised }
+    }
+
     /// Adds usage of a project or tenant, along the path as far as it counts.
     pub(super) fn add(&mut self, view: View, leaf: Ix, key: KeyIx, amount: Amount) {
+        self.add_in(view, leaf, key, amount);
+        if view == View::Promised {
+            self.add_in(View::Kept, leaf, key, amount);
+        }
+    }
+
+    fn add_in(&mut self, view: View, leaf: Ix, key: KeyIx, amount: Amount) {
         let (mut node, mut amount) = (Some(leaf), amount);
         while let Some(n) = node {
             let project = self.is_project(n);
@@ -378,6 +395,13 @@ impl Tree {
 
     /// Takes away what [`Self::add`] added.
     pub(super) fn remove(&mut self, view: View, leaf: Ix, key: KeyIx, amount: Amount) {
+        self.remove_in(view, leaf, key, amount);
+        if view == View::Promised {
+            self.remove_in(View::Kept, leaf, key, amount);
+        }
+    }
+
+    fn remove_in(&mut self, view: View, leaf: Ix, key: KeyIx, amount: Amount) {
         let (mut node, mut amount) = (Some(leaf), amount);
         while let Some(n) = node {
             let project = self.is_project(n);

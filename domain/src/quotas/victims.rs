@@ -15,6 +15,7 @@ use super::state::Tenant;
 use super::tree::{Ix, KeyIx};
 use super::{Amount, BorrowWhilePreempting, Reclaim, Tree, View, WithinTenant};
 
+/// In which victims are looked for: what others keep makes nobody a borrower.
 const VIEW: View = View::Promised;
 
 /// What a workload wants.
@@ -37,15 +38,25 @@ pub(super) struct Search<'a> {
     pub tenant_at: &'a [Option<TenantIx>],
 }
 
-/// Whether `amounts` fit in a view.
-pub(super) fn fits(tree: &Tree, view: View, leaf: Ix, amounts: &[(KeyIx, Amount)]) -> bool {
+/// Whether `amount` fits in a view.
+fn fits(tree: &Tree, view: View, leaf: Ix, key: KeyIx, amount: Amount) -> bool {
     let tenant = tree.tenant_of(leaf);
-    amounts.iter().all(|&(key, amount)| {
-        amount == 0
-            || tree.lists(tenant, key)
-                && tree.project_room(view, leaf, key).is_none_or(|room| room >= amount)
-                && tree.available(view, tenant, key) >= amount
-    })
+    amount == 0
+        || tree.lists(tenant, key)
+            && tree.project_room(view, leaf, key).is_none_or(|room| room >= amount)
+            && tree.available(view, tenant, key) >= amount
+}
+
+/// Whether `amounts` fit beside what is held now.
+pub(super) fn are_free(tree: &Tree, leaf: Ix, amounts: &[(KeyIx, Amount)]) -> bool {
+    amounts.iter().all(|&(key, amount)| fits(tree, View::Held, leaf, key, amount))
+}
+
+/// Whether `amounts` fit beside what is promised, and where they would be
+/// borrowed beside what is kept.
+pub(super) fn may_have(tree: &Tree, leaf: Ix, amounts: &[(KeyIx, Amount)]) -> bool {
+    let tenant = tree.tenant_of(leaf);
+    amounts.iter().all(|&(key, amount)| fits(tree, tree.view_for(tenant, key, amount), leaf, key, amount))
 }
 
 impl<'a> Search<'a> {
@@ -55,7 +66,7 @@ impl<'a> Search<'a> {
 
     /// What has too little room.
     fn contended(&self, wish: Wish<'_>) -> Vec<KeyIx> {
-        let short = |(key, amount): &(KeyIx, Amount)| !fits(self.tree, VIEW, wish.leaf, &[(*key, *amount)]);
+        let short = |&(key, amount): &(KeyIx, Amount)| !may_have(self.tree, wish.leaf, &[(key, amount)]);
         wish.amounts.iter().filter(|a| short(a)).map(|a| a.0).collect()
     }
 
@@ -96,7 +107,7 @@ impl<'a> Search<'a> {
     /// Only its project's limit is in the way, so that other tenants' victims
     /// are of no use.
     fn is_projects_matter(&self, wish: Wish<'_>) -> bool {
-        fits(self.tree, VIEW, self.node(wish), wish.amounts)
+        may_have(self.tree, self.node(wish), wish.amounts)
     }
 
     fn may_take_own(&self, wish: Wish<'_>, victim: &Entry, keys: &[KeyIx], project_only: bool) -> bool {
@@ -123,7 +134,7 @@ impl<'a> Search<'a> {
         let node = self.node(wish);
         let policies = self.tree.nodes[node as usize].policies;
         self.without_own(wish, |search| {
-            fits(search.tree, VIEW, node, wish.amounts)
+            may_have(search.tree, node, wish.amounts)
                 || search.reclaims(wish)
                     && (policies.borrow != BorrowWhilePreempting::Never
                         || !search.would_borrow(wish)
@@ -203,7 +214,7 @@ impl<'a> Search<'a> {
     }
 
     fn would_fit(&self, wish: Wish<'_>, borrow: bool) -> bool {
-        fits(self.tree, VIEW, wish.leaf, wish.amounts) && (borrow || !self.would_borrow(wish))
+        may_have(self.tree, wish.leaf, wish.amounts) && (borrow || !self.would_borrow(wish))
     }
 
     /// Gives back in reverse whomever the wish can do without.

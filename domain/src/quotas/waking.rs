@@ -13,7 +13,7 @@ use super::entries::{LaneIx, Slot, State, TenantIx};
 use super::queue::Order;
 use super::state::by;
 use super::tree::{Ix, KeyIx};
-use super::victims::{Shares, fits};
+use super::victims::{Shares, may_have};
 use super::{Admissions, Amount, Share, View};
 use crate::{Timestamp, WorkloadId};
 
@@ -64,12 +64,7 @@ impl Admissions {
             }
             self.fill(&mut look, now);
         }
-        let shares = fair.then(|| Shares::new(&self.tree, root));
-        for (tenant, lane) in look.doubtful {
-            if self.may_preempt(tenant, lane, shares.as_ref()) {
-                self.wake_lane(tenant, lane);
-            }
-        }
+        self.wake_preemptors(root, look.doubtful);
         for (tenant, fit) in look.filled {
             self.lift(tenant);
             for (key, amount) in fit.amounts {
@@ -77,6 +72,25 @@ impl Admissions {
             }
             self.keep(tenant);
             self.roots.entry(root).or_default().woken.push(fit.first);
+        }
+    }
+
+    /// After shares grew, by which others may preempt now: lets those parked
+    /// lanes be tried again.
+    pub(super) fn wake_for_shares(&mut self, root: Ix) {
+        let state = self.roots.entry(root).or_default();
+        if std::mem::take(&mut state.grown) {
+            let parked = state.parked.iter().copied().collect();
+            self.wake_preemptors(root, parked);
+        }
+    }
+
+    fn wake_preemptors(&mut self, root: Ix, lanes: Vec<(TenantIx, LaneIx)>) {
+        let shares = self.settings.fair_sharing.then(|| Shares::new(&self.tree, root));
+        for (tenant, lane) in lanes {
+            if self.may_preempt(tenant, lane, shares.as_ref()) {
+                self.wake_lane(tenant, lane);
+            }
         }
     }
 
@@ -208,7 +222,7 @@ impl Admissions {
         self.open_to(tenant, |open| {
             shape.options.iter().any(|option| {
                 let amounts = times(option, shape.min_count);
-                fits(&open.tree, View::Promised, shape.leaf, &amounts)
+                may_have(&open.tree, shape.leaf, &amounts)
                     || open.search(slot, &amounts, |search, wish| match shares {
                         Some(shares) => search.fair_could_help(wish, shares),
                         None => search.could_help(wish),

@@ -205,7 +205,7 @@ impl Drive {
                 let mut model = self.model.clone();
                 model.kept.retain(|(n, _), _| *n != node);
                 let wanted = times(ask, option, ask.count);
-                if model.fits(View::Promised, ask, &wanted) {
+                if model.may_have(ask, &wanted) {
                     continue;
                 }
                 #[expect(clippy::redundant_closure_for_method_calls, reason = "it is of one lifetime only")]
@@ -232,7 +232,7 @@ impl Drive {
                 for id in &ids {
                     model.work.get_mut(id).unwrap().standing = Standing::Pending;
                 }
-                assert!(model.fits(View::Promised, ask, &wanted));
+                assert!(model.may_have(ask, &wanted));
                 let borrows = |model: &Model| {
                     wanted.iter().filter(|w| w.1 > 0).any(|(key, amount)| {
                         model.usage(View::Promised, node, key) + amount > model.subtree(node, key)
@@ -242,7 +242,7 @@ impl Drive {
                 for id in ids {
                     let standing = self.model.work[&id].standing;
                     model.work.get_mut(&id).unwrap().standing = standing;
-                    let spared = model.fits(View::Promised, ask, &wanted) && borrows(&model) == borrowed;
+                    let spared = model.may_have(ask, &wanted) && borrows(&model) == borrowed;
                     assert!(!spared, "{id} need not leave for {}", ask.id);
                     model.work.get_mut(&id).unwrap().standing = Standing::Pending;
                 }
@@ -394,7 +394,7 @@ impl Drive {
             }
         }
         for (node, key) in model.kept.keys() {
-            let usage = model.usage(View::Promised, *node, key);
+            let usage = model.usage(View::Kept, *node, key);
             assert!(usage <= model.nominal(*node, key), "{node:?} keeps what is not its own");
         }
         for (id, work) in &model.work {
@@ -432,7 +432,7 @@ impl Drive {
             open.kept.retain(|(n, _), _| *n != node);
             let amounts = |option| times(ask, option, ask.min_count.unwrap_or(ask.count));
             for option in 0..ask.options.len() {
-                assert!(!open.fits(View::Promised, ask, &amounts(option)), "{} would fit", ask.id);
+                assert!(!open.may_have(ask, &amounts(option)), "{} would fit", ask.id);
             }
             let own = |(key, amount): &(Key, Amount)| {
                 *amount == 0

@@ -103,3 +103,35 @@ fn all_that_got_room_of_their_own_are_tried() {
     world.ends(&["a", "b", "c"]);
     assert_eq!(world.said(), "admit a2; admit b2; admit c2");
 }
+
+/// What one tenant kept made another's cohort a borrower, whose work had to
+/// leave though it used less than its own.
+#[test]
+fn what_is_kept_makes_nobody_a_borrower() {
+    let tree = "cohort R
+        cohort C in R 1
+        tenant a in R 5 reclaim any
+        tenant b in C 0
+        tenant c in C 4
+        tenant d in R 0";
+    let mut world = classical(tree).runs(&["a old 4", "b guest 2", "d other 1"]);
+    world.arrives(&["c big 4"]);
+    assert_eq!(world.said(), "", "it is kept for big");
+    world.arrives(&["a new 1"]);
+    assert_eq!(world.said(), "admit new", "it is its own");
+}
+
+/// A share that grew by an admission let another preempt, which tried only when
+/// something was freed.
+#[test]
+fn who_may_preempt_by_a_share_that_grew_tries_at_once() {
+    let tree = "cohort R 6 of h100 4
+        cohort C in R
+        tenant a in R 2 reclaim lower
+        tenant b in C 2 of h100 0";
+    let mut world = fair(tree).runs(&["a mine 4", "b old 1 *5"]);
+    world.arrives(&["a new 2 p1"]);
+    assert_eq!(world.said(), "");
+    world.arrives(&["b other 3 on h100"]);
+    assert_eq!(world.said(), "admit other; evict old#5 for new by fair_share; promise new");
+}

@@ -28,7 +28,7 @@ impl Work {
     fn counts(&self, view: View) -> bool {
         match view {
             View::Held => matches!(self.standing, Standing::Admitted | Standing::Leaving),
-            View::Promised => matches!(self.standing, Standing::Admitted | Standing::Promised),
+            View::Promised | View::Kept => matches!(self.standing, Standing::Admitted | Standing::Promised),
         }
     }
 }
@@ -99,7 +99,7 @@ impl Model {
             NodeId::Project(_) => of(&|ask| self.leaf(ask) == node),
             NodeId::Tenant(tenant) => {
                 let kept = self.kept.get(&(node, key.clone())).copied().unwrap_or(0);
-                of(&|ask| ask.tenant == tenant) + if view == View::Promised { kept } else { 0 }
+                of(&|ask| ask.tenant == tenant) + if view == View::Kept { kept } else { 0 }
             }
             NodeId::Cohort(_) => {
                 self.children(node).map(|c| (self.usage(view, c, key) - self.local(c, key)).max(0)).sum()
@@ -117,6 +117,18 @@ impl Model {
             None => above,
         };
         (local - usage).max(0) + above
+    }
+
+    /// Whether it fits what is promised, and what it would borrow also what is
+    /// kept.
+    pub fn may_have(&self, ask: &Ask, amounts: &[(Key, Amount)]) -> bool {
+        amounts.iter().all(|(key, amount)| {
+            let borrows = *amount
+                > self.nominal(NodeId::Tenant(ask.tenant), key)
+                    - self.usage(View::Promised, NodeId::Tenant(ask.tenant), key);
+            let view = if borrows { View::Kept } else { View::Promised };
+            self.fits(view, ask, &[(key.clone(), *amount)])
+        })
     }
 
     pub fn fits(&self, view: View, ask: &Ask, amounts: &[(Key, Amount)]) -> bool {

@@ -3,18 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use proptest::prelude::{ProptestConfig, Strategy, prop_assert_eq, proptest};
+use proptest::prelude::{Strategy, prop_assert_eq, proptest};
 
 use super::drive::Drive;
 use super::generate::{ALL, Case, Kinds, Op, case};
+use crate::cases::cases;
 use crate::quotas::{Decision, Standing};
-
-/// As many cases as the environment says, else `cases`.
-fn cases(cases: u32) -> ProptestConfig {
-    let told = std::env::var_os("PROPTEST_CASES").is_some();
-    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    if told { default } else { ProptestConfig { cases, ..default } }
-}
 
 fn run(case: &Case) -> Drive {
     let mut drive = Drive::new(case);

@@ -7,7 +7,7 @@ use super::super::entries::{Slot, TenantIx};
 use super::super::preemption::Rule;
 use super::super::tree::{Ix, KeyIx};
 use super::super::{Amount, Reclaim, Share, Tree};
-use super::{Search, VIEW, Victim, Wish, fits, uses};
+use super::{Search, VIEW, Victim, Wish, may_have, uses};
 use crate::WorkloadId;
 
 /// The two highest shares among the children of each cohort.
@@ -48,7 +48,7 @@ impl Search<'_> {
     pub fn fair_could_help(&mut self, wish: Wish<'_>, shares: &Shares) -> bool {
         let node = self.node(wish);
         self.without_own(wish, |search| {
-            if fits(search.tree, VIEW, node, wish.amounts) {
+            if may_have(search.tree, node, wish.amounts) {
                 return true;
             }
             if !search.reclaims(wish) {
@@ -136,7 +136,7 @@ impl Search<'_> {
 
     fn fits_once_added(&mut self, wish: Wish<'_>) -> bool {
         self.with_wish(wish, false);
-        let fits = fits(self.tree, VIEW, wish.leaf, wish.amounts);
+        let fits = may_have(self.tree, wish.leaf, wish.amounts);
         self.with_wish(wish, true);
         fits
     }
