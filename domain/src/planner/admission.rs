@@ -168,6 +168,7 @@ impl Planner {
     fn promise(&mut self, id: WorkloadId) {
         if let Some(known) = self.known.get_mut(&id) {
             known.standing = Standing::Promised;
+            self.crowded = true;
             self.urgent.insert(id);
         }
     }

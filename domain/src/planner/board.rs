@@ -103,8 +103,8 @@ pub struct Planner {
     /// Workers to be judged by their silence.
     pub(super) changed_workers: BTreeSet<WorkerId>,
     requote: bool,
-    /// Something was placed, is to leave, or joined them, since those were looked
-    /// at that no device takes.
+    /// Something was placed or promised room, is to leave, or joined them, since
+    /// those were looked at that no device takes.
     pub(super) crowded: bool,
     /// What is on its way out.
     pub(super) leaving: BTreeSet<WorkloadId>,
@@ -419,7 +419,7 @@ impl Planner {
             }
             // It may preempt, whatever stands in line with it.
             Standing::Waits => self.crowded |= self.admissions.is_aside(known.kind),
-            Standing::Promised => {}
+            Standing::Promised => self.crowded = true,
         }
         self.known.insert(id, known);
     }

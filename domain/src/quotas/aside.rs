@@ -4,6 +4,7 @@
 use super::entries::{LaneIx, State, TenantIx};
 use super::queue::Parked;
 use super::state::by;
+use super::victims::are_free;
 use super::{Admissions, Level, WhyNot};
 use crate::WorkloadId;
 
@@ -32,18 +33,24 @@ impl Admissions {
 
     /// After others were granted something: lanes that are set aside with their
     /// kind and for which quota has no room any more are tried again, since they
-    /// may preempt; so are those set aside by themselves, for which there may be
-    /// other victims. Returns whether there are any.
+    /// may preempt or be promised some; so are those set aside by themselves, for
+    /// which there may be other victims. Returns whether there are any.
     pub fn bring_back_crowded_out(&mut self) -> bool {
         let mut any = self.bring_lanes_back();
         for kind in self.aside.iter().copied().collect::<Vec<_>>() {
             for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
-                if self.is_lane_aside(tenant, lane) && self.fit_of(tenant, lane).is_none() {
+                if self.is_lane_aside(tenant, lane) && !self.has_room(tenant, lane) {
                     any |= self.bring_lane_back(tenant, lane);
                 }
             }
         }
         any
+    }
+
+    /// Whether the first of a lane could be admitted at once.
+    fn has_room(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
+        let fit = self.fit_of(tenant, lane);
+        fit.is_some_and(|fit| are_free(&self.tree, fit.leaf, &fit.amounts))
     }
 
     /// What stands in line with a workload is not tried until

@@ -22,9 +22,9 @@ type Rank = (u32, u32, Share, u128, Option<Order>);
 
 /// What would do for the first of a lane.
 pub(super) struct Fit {
-    leaf: Ix,
+    pub leaf: Ix,
     level: u32,
-    amounts: Vec<(KeyIx, Amount)>,
+    pub amounts: Vec<(KeyIx, Amount)>,
     first: (Slot, WorkloadId),
 }
 
