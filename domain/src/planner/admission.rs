@@ -20,6 +20,7 @@ impl Planner {
     /// Admits and places what waits, and makes room where that is allowed.
     pub(super) fn admit(&mut self, now: Timestamp, most: usize, decisions: &mut Vec<Decision>) {
         let most = decisions.len().saturating_add(most);
+        self.recalled_in_vain.clear();
         self.bring_back();
         self.run_cycles(now, most, decisions);
         while std::mem::take(&mut self.crowded) && self.admissions.bring_back_crowded_out() {
@@ -70,32 +71,35 @@ impl Planner {
         now: Timestamp,
         decisions: &mut Vec<Decision>,
     ) -> bool {
-        let mut victims: Vec<Victim> = Vec::new();
+        let (mut victims, mut recalled): (Vec<Victim>, Vec<WorkloadId>) = (Vec::new(), Vec::new());
         let mut all_taken = true;
         for decision in round {
             match decision {
                 quotas::Decision::Evict { workload, rule, .. } => victims.push((workload, rule)),
                 quotas::Decision::Admit { workload, .. } => {
-                    let victims = std::mem::take(&mut victims);
+                    let (victims, recalled) = (std::mem::take(&mut victims), std::mem::take(&mut recalled));
                     if self.place(workload, decisions) {
                         self.evict(workload, &victims, decisions);
                     } else {
                         all_taken = false;
-                        self.take_back(workload, &victims, now);
+                        self.take_back(workload, &victims, recalled, now);
                     }
                 }
                 quotas::Decision::Promise { workload, .. } => {
-                    let victims = std::mem::take(&mut victims);
+                    let (victims, recalled) = (std::mem::take(&mut victims), std::mem::take(&mut recalled));
                     if victims.is_empty() || self.would_fit(workload, &victims) {
                         self.evict(workload, &victims, decisions);
                         self.promise(workload);
                     } else {
                         all_taken = false;
-                        self.take_back(workload, &victims, now);
+                        self.take_back(workload, &victims, recalled, now);
                     }
                 }
                 // It waits where it was.
-                quotas::Decision::Recall { workload, .. } => self.not_promised(workload),
+                quotas::Decision::Recall { workload, .. } => {
+                    self.not_promised(workload);
+                    recalled.push(workload);
+                }
             }
         }
         all_taken
@@ -168,7 +172,7 @@ impl Planner {
     fn promise(&mut self, id: WorkloadId) {
         if let Some(known) = self.known.get_mut(&id) {
             known.standing = Standing::Promised;
-            self.crowded = true;
+            self.crowded |= !self.recalled_in_vain.contains(&id);
             self.urgent.insert(id);
         }
     }
@@ -189,7 +193,8 @@ impl Planner {
     }
 
     /// No device takes the workload: its quota is for others, and nobody leaves.
-    fn take_back(&mut self, id: WorkloadId, victims: &[Victim], now: Timestamp) {
+    fn take_back(&mut self, id: WorkloadId, victims: &[Victim], recalled: Vec<WorkloadId>, now: Timestamp) {
+        self.recalled_in_vain.extend(recalled);
         self.wait_again(id, now);
         if victims.is_empty() {
             if let Some(known) = self.known.get(&id) {

@@ -112,6 +112,9 @@ pub struct Planner {
     pub(super) untold: BTreeSet<WorkloadId>,
     /// What was promised room in this plan, or is so no more.
     pub(super) urgent: BTreeSet<WorkloadId>,
+    /// What was to give its promise up, in this plan, for others that no device
+    /// took: that it is promised again is nothing new.
+    pub(super) recalled_in_vain: BTreeSet<WorkloadId>,
     /// The last plan left admission to this one.
     pub(super) deferred: bool,
 }
@@ -146,6 +149,7 @@ impl Planner {
             leaving: BTreeSet::new(),
             untold: BTreeSet::new(),
             urgent: BTreeSet::new(),
+            recalled_in_vain: BTreeSet::new(),
             deferred: false,
         };
         new.facts.quotas = snapshot.quotas;
