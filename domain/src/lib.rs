@@ -19,6 +19,7 @@ pub mod keys;
 pub mod models;
 pub mod openai;
 pub mod outbox;
+mod pairs;
 pub mod placing;
 pub mod planner;
 pub mod principals;

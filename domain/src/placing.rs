@@ -31,7 +31,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::WorkerId;
 
@@ -45,7 +45,8 @@ pub const MAX_DEVICES: usize = crate::workers::MAX_DEVICES;
 pub const MAX_PREFERRED: usize = 64;
 
 /// What one workload needs of a worker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Needs {
     /// How many devices of one worker; 0 for work without accelerators.
     pub devices: u32,

@@ -15,6 +15,7 @@ mod devices;
 mod intents;
 mod quota;
 mod reasons;
+mod record;
 #[cfg(test)]
 mod simulation;
 mod snapshot;
@@ -30,7 +31,8 @@ use crate::workloads::WorkloadOwner;
 use crate::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 
 pub use board::{Change, Planner};
-pub use devices::Considered;
+pub use devices::{Considered, Cost};
+pub use record::{Beginning, Page, PlanId, Recorded, Recorder, Replay, ReplayError, Step};
 pub use snapshot::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
 
 /// Why a placement is ended by the scheduler.
@@ -107,6 +109,8 @@ pub enum Decision {
         holds: Vec<Hold>,
         /// What it was chosen from.
         considered: Considered,
+        /// What that costs there, the least of all.
+        cost: Cost,
     },
     /// A placement must let go, because another workload has the better claim
     /// on its quota. Its workload waits anew.

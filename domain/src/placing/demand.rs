@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::Needs;
 use super::prices::float;
 
@@ -15,8 +17,10 @@ const FADE_AFTER: u64 = 4_096;
 const MAX_KINDS: usize = 512;
 
 /// Weights of the kinds of request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Demand {
+    #[serde(with = "crate::pairs")]
     kinds: BTreeMap<Needs, u64>,
     total: u64,
     since_fading: u64,

@@ -129,6 +129,7 @@ impl Planner {
             worker: choice.worker,
             holds: choice.holds,
             considered: choice.considered,
+            cost: choice.cost,
         });
         true
     }

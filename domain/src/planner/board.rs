@@ -8,17 +8,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::devices::{Devices, Kind};
 use super::quota::Listed;
 use super::telling::Judged;
 use super::{Decision, Hold, Intent, LivePlacement, Snapshot, TenantBounds, quota};
+use crate::placing::Demand;
 use crate::quotas::{Admissions, Ask, HoldingStanding, NodeSpec, Rule};
 use crate::workers::Worker;
 use crate::workloads::{PlacementState, Workload, WorkloadOwner, WorkloadState};
 use crate::{PlacementId, TenantId, Timestamp, WorkerId, WorkloadId};
 
 /// Something is as it is now, or (`None`) no more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     /// What bounds a tenant's work.
     Tenant(TenantId, Option<TenantBounds>),
@@ -122,6 +126,12 @@ pub struct Planner {
 impl Planner {
     /// Knows what a snapshot says.
     pub fn new(snapshot: Snapshot) -> Self {
+        Self::knowing(snapshot, BTreeMap::new())
+    }
+
+    /// The same, and what was learned before of the requests that arrive, by
+    /// class.
+    pub fn knowing(snapshot: Snapshot, demand: BTreeMap<String, Demand>) -> Self {
         let listed = Listed::of(&snapshot);
         let admissions = quota::admissions(&snapshot, &listed);
         let mut new = Self {
@@ -135,7 +145,7 @@ impl Planner {
             expected: BTreeMap::new(),
             evicting: BTreeMap::new(),
             known: BTreeMap::new(),
-            devices: Devices::default(),
+            devices: Devices::new(demand),
             kinds: Vec::new(),
             kind_ids: BTreeMap::new(),
             admissions,
@@ -160,6 +170,11 @@ impl Planner {
             .chain(snapshot.placements.into_iter().map(|(id, placed)| Change::Placement(id, Some(placed))));
         all.for_each(|change| new.tell(change));
         new
+    }
+
+    /// What it has learned of the requests that arrive, by class.
+    pub fn demand(&self) -> BTreeMap<String, Demand> {
+        self.devices.demand()
     }
 
     /// What it takes for true: what it was told, and what it decided since.

@@ -33,11 +33,46 @@ pub struct Considered {
     pub short_of_milli: u32,
 }
 
+/// What a placement costs, the least of all workers: in millionths of the value
+/// of a device to the requests that arrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(default)]
+pub struct Cost {
+    /// Of gaps that are left and nothing fills as well.
+    pub gaps: i64,
+    /// Of what the worker's processor and memory cannot feed any more.
+    pub stranding: i64,
+    /// Of places for requests of several devices.
+    pub groups: i64,
+    /// Of what more choosy requests need.
+    pub scarcity: i64,
+    /// Whole devices broken into.
+    pub opens: u32,
+    /// All of it, weighted.
+    pub total: i64,
+}
+
+impl From<placing::Score> for Cost {
+    fn from(score: placing::Score) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "costs are a few devices; a cast saturates")]
+        let millionths = |devices: f64| (devices * 1e6).round() as i64;
+        Self {
+            gaps: millionths(score.gap_loss),
+            stranding: millionths(score.stranding),
+            groups: millionths(score.groups),
+            scarcity: millionths(score.scarcity),
+            opens: score.opens,
+            total: millionths(score.cost),
+        }
+    }
+}
+
 /// Where a workload goes, and what that was chosen from.
 pub(super) struct Choice {
     pub worker: WorkerId,
     pub holds: Vec<Hold>,
     pub considered: Considered,
+    pub cost: Cost,
 }
 
 /// A request and where it may go.
@@ -80,10 +115,10 @@ struct Class {
     revision: u64,
 }
 
-impl Default for Class {
-    fn default() -> Self {
+impl Class {
+    fn new(demand: Demand) -> Self {
         Self {
-            fleet: placing::Fleet::new(Weights::default(), Demand::new()),
+            fleet: placing::Fleet::new(Weights::default(), demand),
             devices: BTreeMap::new(),
             lost: BTreeSet::new(),
             freed: false,
@@ -106,6 +141,21 @@ pub(super) struct Devices {
 }
 
 impl Devices {
+    /// No devices yet, and what was learned of the requests that arrive.
+    pub fn new(demand: BTreeMap<String, Demand>) -> Self {
+        let classes = demand.into_iter().map(|(name, demand)| (name, Class::new(demand)));
+        Self { classes: classes.collect(), ..Self::default() }
+    }
+
+    /// What was learned of the requests that arrive.
+    pub fn demand(&self) -> BTreeMap<String, Demand> {
+        self.classes.iter().map(|(name, class)| (name.clone(), class.fleet.demand().clone())).collect()
+    }
+
+    fn class(&mut self, name: &str) -> &mut Class {
+        self.classes.entry(name.to_owned()).or_insert_with(|| Class::new(Demand::new()))
+    }
+
     /// Takes what is known of a worker; `lost` ones take nothing.
     pub fn put(&mut self, worker: &Worker, lost: bool) {
         let mut of_class: BTreeMap<&str, Vec<&Device>> = BTreeMap::new();
@@ -119,9 +169,9 @@ impl Devices {
         }
         for (name, mut devices) in of_class {
             devices.sort_by_key(|device| device.ordinal);
-            let class = self.classes.entry(name.to_owned()).or_default();
             let ids: Vec<DeviceId> = devices.iter().map(|device| device.id).collect();
             let free: Vec<placing::Device> = devices.iter().map(|d| free(&self.held, d)).collect();
+            let class = self.class(name);
             let unchanged = !lost
                 && class.devices.get(&worker.id) == Some(&ids)
                 && class.fleet.worker(worker.id).is_some_and(|known| {
@@ -217,7 +267,7 @@ impl Devices {
 
     /// Learns that such a request arrived.
     pub fn observe(&mut self, kind: &Kind) {
-        self.classes.entry(kind.class.clone()).or_default().fleet.observe(&kind.ask.needs);
+        self.class(&kind.class).fleet.observe(&kind.ask.needs);
     }
 
     /// Learns that a request which was placed is over.
@@ -266,7 +316,7 @@ impl Devices {
             short_of_memory: by(Filter::Memory),
             short_of_milli: by(Filter::Milli),
         };
-        Some(Choice { worker, holds, considered })
+        Some(Choice { worker, holds, considered, cost: chosen.score.into() })
     }
 
     /// Whether anything takes a request of this kind.

@@ -68,7 +68,10 @@ pub(super) struct World {
     /// Whether one tenant may have several endpoints and jobs.
     pub shared_tenants: bool,
     /// One planner that is told of changes, and what it was told.
-    kept: Option<(Planner, Snapshot)>,
+    kept: Option<(Recorder, Snapshot)>,
+    epoch: i64,
+    /// What was recorded of it.
+    pub pages: Vec<Recorded>,
     ids: u128,
 }
 
@@ -80,6 +83,8 @@ impl World {
             random: Random(seed),
             shared_tenants: false,
             kept: None,
+            epoch: 0,
+            pages: Vec::new(),
             ids: 0,
         }
     }
@@ -275,12 +280,17 @@ impl World {
     /// The same with one planner that is kept and told what changed.
     pub fn settle_kept(&mut self) -> Vec<Decision> {
         let mut all = Vec::new();
-        let (mut planner, mut told) =
-            self.kept.take().unwrap_or_else(|| (Planner::new(self.snapshot.clone()), self.snapshot.clone()));
+        let (mut recorder, mut told) = self.kept.take().unwrap_or_else(|| {
+            self.epoch += 1;
+            (Recorder::new(self.epoch, "1", self.snapshot.clone()), self.snapshot.clone())
+        });
         // Little is done at a time.
         for _ in 0..=MOST_ROUNDS + self.snapshot.workloads.len() + 40 {
-            self.tell(&mut planner, &mut told);
-            let decisions = planner.plan(self.now, 2);
+            self.tell(&mut recorder, &mut told);
+            let (decisions, page) = recorder.plan(self.now, 2);
+            let decisions = decisions.to_vec();
+            self.pages.extend(page);
+            let planner = recorder.planner();
             if decisions.is_empty() && planner.is_settled() {
                 assert!(
                     planner.facts().agrees(&self.snapshot),
@@ -293,7 +303,7 @@ impl World {
                 let rest = plan(&self.snapshot, self.now);
                 let fine = |d: &Decision| matches!(d, Decision::Wait { .. });
                 assert!(rest.iter().all(fine), "left undone: {rest:#?}");
-                self.kept = Some((planner, told));
+                self.kept = Some((recorder, told));
                 return all;
             }
             for decision in &decisions {
@@ -306,10 +316,10 @@ impl World {
     }
 
     /// Tells what changed, and some of what did not.
-    fn tell(&mut self, planner: &mut Planner, told: &mut Snapshot) {
+    fn tell(&mut self, recorder: &mut Recorder, told: &mut Snapshot) {
         let now = &self.snapshot;
         if told.quotas != now.quotas {
-            planner.tell(Change::Quotas(now.quotas.clone()));
+            recorder.tell(Change::Quotas(now.quotas.clone()));
         }
         let mut changes = Vec::new();
         differences(&told.tenants, &now.tenants, &mut self.random, |id, v| {
@@ -327,7 +337,7 @@ impl World {
         differences(&told.placements, &now.placements, &mut self.random, |id, v| {
             changes.push(Change::Placement(id, v));
         });
-        changes.into_iter().for_each(|change| planner.tell(change));
+        changes.into_iter().for_each(|change| recorder.tell(change));
         *told = self.snapshot.clone();
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::accelerators::ResourceRequest;
 use crate::quotas::NodeSpec;
@@ -13,7 +13,8 @@ use crate::workloads::{PlacementState, Workload, WorkloadOwner};
 use crate::{DeviceId, PlacementId, ProjectId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 
 /// Intent and fleet at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Snapshot {
     /// When the present leader began. Before it nobody could judge silence:
     /// workers that could not report while all was down get their time anew.
@@ -28,6 +29,7 @@ pub struct Snapshot {
     /// last declared.
     pub workers: BTreeMap<WorkerId, Worker>,
     /// What endpoints and jobs want.
+    #[serde(with = "crate::pairs")]
     pub intents: BTreeMap<WorkloadOwner, Intent>,
     /// Workloads that have not ended.
     pub workloads: BTreeMap<WorkloadId, Workload>,
@@ -71,7 +73,8 @@ impl Snapshot {
 }
 
 /// What bounds a tenant's work.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TenantBounds {
     /// Nothing of it is placed, and why.
     pub closed: Option<Closed>,
@@ -80,7 +83,8 @@ pub struct TenantBounds {
 }
 
 /// Why nothing of a tenant is placed. What is placed already stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Closed {
     /// It is suspended.
     Suspended,
@@ -99,7 +103,8 @@ impl Closed {
 }
 
 /// How many workloads an owner wants, and of what kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Intent {
     /// Its tenant.
     pub tenant_id: TenantId,
@@ -116,7 +121,8 @@ pub struct Intent {
 }
 
 /// What a placement holds of one device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Hold {
     /// The device.
     pub device_id: DeviceId,
@@ -127,7 +133,8 @@ pub struct Hold {
 }
 
 /// A placement that has not ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LivePlacement {
     /// Identifier.
     pub id: PlacementId,

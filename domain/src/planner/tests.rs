@@ -122,6 +122,98 @@ fn keep_a_planner(seed: u64) {
         turns += 1;
         assert!(turns < 30, "made to leave and placed for ever");
     }
+    let mut replay = Replay::default();
+    for page in &world.pages {
+        replay.read(&page.line).unwrap();
+        assert_eq!((replay.last().unwrap().plan, replay.digest()), (page.plan, Some(page.digest)));
+    }
+}
+
+/// A record of a few plans, the last of which places something.
+fn recorded() -> Vec<String> {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 4 * GB, 4000);
+    for _ in 0..3 {
+        world.add_job(GB, 500);
+        world.settle_kept();
+    }
+    world.pages.into_iter().map(|page| page.line).collect()
+}
+
+fn replayed<'a>(lines: impl IntoIterator<Item = &'a String>) -> Result<Replay, ReplayError> {
+    let mut replay = Replay::default();
+    lines.into_iter().try_for_each(|line| replay.read(line))?;
+    Ok(replay)
+}
+
+#[test]
+fn a_record_says_what_was_decided() {
+    let lines = recorded();
+    let replay = replayed(&lines).unwrap();
+    assert!(
+        matches!(replay.decided(), [Decision::Place { considered, .. }] if considered.fitting == 1),
+        "{:?}",
+        replay.decided()
+    );
+    assert_eq!(replay.facts().unwrap().workloads.len(), 3);
+}
+
+#[test]
+fn a_record_that_was_touched_proves_nothing() {
+    let lines = recorded();
+    let last = lines.len() - 1;
+    for missing in 0..last {
+        let left = lines.iter().enumerate().filter(|(n, _)| *n != missing).map(|(_, line)| line);
+        assert!(matches!(replayed(left), Err(ReplayError::Broken { .. })), "without page {missing}");
+    }
+    let swapped = [&lines[..last - 1], &[lines[last].clone(), lines[last - 1].clone()]].concat();
+    assert!(matches!(replayed(&swapped), Err(ReplayError::Broken { .. })));
+
+    // A planner of another mind, or an outcome that is told otherwise.
+    let mut page: Page = serde_json::from_str(&lines[last]).unwrap();
+    page.decided = crate::models::Sha256Digest::of(b"something else");
+    let altered = [&lines[..last], &[serde_json::to_string(&page).unwrap()]].concat();
+    assert!(matches!(replayed(&altered), Err(ReplayError::Differs { plan, .. }) if plan == page.plan));
+
+    // Less was said to be free than was.
+    let altered: Vec<String> =
+        lines.iter().map(|line| line.replace("\"milli\":4000", "\"milli\":400")).collect();
+    assert_ne!(altered, lines);
+    assert!(replayed(&altered).is_err());
+    assert!(matches!(replayed(&["{}".to_owned()]), Err(ReplayError::Page { line: 1, .. })));
+}
+
+#[test]
+fn what_the_database_refused_is_recorded() {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 4 * GB, 4000);
+    world.add_job(GB, 500);
+    world.settle();
+    world.add_job(GB, 500);
+    let mut recorder = Recorder::new(7, "1", world.snapshot.clone());
+    let mut lines = Vec::new();
+    let mut plan = |recorder: &mut Recorder| {
+        let (decisions, page) = recorder.plan(START, 8);
+        let decisions = decisions.to_vec();
+        lines.extend(page.map(|page| page.line));
+        decisions
+    };
+    let created = plan(&mut recorder);
+    assert!(matches!(created[..], [Decision::CreateWorkloads { .. }]));
+    let mut workload = world.snapshot.workloads.values().next().unwrap().clone();
+    (workload.id, workload.state, workload.generation) =
+        (world.id(), crate::workloads::WorkloadState::Pending, 0);
+    let WorkloadOwner::Job(_) = workload.owner else { panic!() };
+    workload.owner = *world.snapshot.intents.keys().last().unwrap();
+    recorder.tell(Change::Workload(workload.id, Some(workload.clone())));
+    let placed = plan(&mut recorder);
+    assert!(matches!(placed[..], [Decision::Place { .. }]), "{placed:?}");
+    recorder.refused(0);
+    recorder.tell(Change::Workload(workload.id, Some(workload)));
+    assert_eq!(plan(&mut recorder), placed, "it is placed again");
+    replayed(&lines).unwrap();
+    let without: Vec<String> = lines.iter().map(|line| line.replace("\"refused\":[0],", "")).collect();
+    assert!(replayed(&without).is_err());
 }
 
 #[test]

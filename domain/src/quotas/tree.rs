@@ -57,10 +57,10 @@ pub struct NodeSpec {
     /// Share of what is lent, in thousandths; 1000 is one.
     pub weight_milli: u32,
     /// Quota per key. A tenant uses only what it lists, be it with 0.
-    #[serde(with = "super::snapshot::pairs")]
+    #[serde(with = "crate::pairs")]
     pub quotas: BTreeMap<Key, Quota>,
     /// Budgets per kind.
-    #[serde(with = "super::snapshot::pairs")]
+    #[serde(with = "crate::pairs")]
     pub budgets: BTreeMap<BudgetKind, Budget>,
     /// A tenant's policies.
     pub policies: Policies,
