@@ -102,7 +102,9 @@ proptest! {
 /// Seeds by which that found a fault.
 #[test]
 fn a_planner_that_is_kept_misses_nothing_any_more() {
-    [9055272520224678260, 2409943332450740444, 295573583964456154].into_iter().for_each(keep_a_planner);
+    [9055272520224678260, 2409943332450740444, 295573583964456154, 13469528980113067810]
+        .into_iter()
+        .for_each(keep_a_planner);
 }
 
 fn keep_a_planner(seed: u64) {

@@ -132,7 +132,7 @@ impl Admissions {
                     self.roots.entry(root).or_default().released = true;
                     continue;
                 }
-                self.wake_for_shares(root);
+                self.wake_for_exposed(root);
                 if self.roots.entry(root).or_default().active.is_empty() {
                     self.dirty.remove(&root);
                     return true;
@@ -281,6 +281,8 @@ impl Admissions {
         let entry = self.entries.get(slot);
         let (tenant, leaf, ask) = (entry.tenant, entry.leaf, entry.ask.clone());
         self.lift(tenant);
+        let root = self.root_of(tenant);
+        self.roots.entry(root).or_default().exposed |= self.exposes(tenant, &choice.amounts);
         for &(key, amount) in &choice.amounts {
             self.tree.add(View::Promised, leaf, key, amount);
         }
@@ -288,10 +290,6 @@ impl Admissions {
         let grant = Grant { option: choice.option, count: choice.count, amounts: choice.amounts, at_us };
         self.tenants[tenant as usize].granted.insert(slot, &ask, &grant, false);
         self.budgets.reserve(&self.path(leaf), &ask.budget);
-        if self.settings.fair_sharing {
-            let root = self.root_of(tenant);
-            self.roots.entry(root).or_default().grown = true;
-        }
         if self.settings.history.is_some() {
             let of = |key| grant.amounts.iter().find(|a| a.0 == key).map_or(0, |a| a.1);
             let measure = self.measure(self.tenants[tenant as usize].node, of);
@@ -310,7 +308,6 @@ impl Admissions {
         self.claimed += 1;
         let order = self.claimed;
         self.entries.get_mut(slot).state = State::Claimed { grant, order };
-        let root = self.root_of(tenant);
         self.roots.entry(root).or_default().claims.insert((order, slot));
     }
 

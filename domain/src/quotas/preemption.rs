@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Admissions;
-use super::entries::Slot;
+use super::entries::{Slot, TenantIx};
 use super::tree::KeyIx;
 use super::victims::{Search, Shares, Victim, Wish};
 use super::{Amount, View};
@@ -68,6 +68,20 @@ impl Admissions {
             tenant_at: &self.tenant_at,
         };
         search(&mut with, wish)
+    }
+
+    /// Whether work may be preempted that could not be, once a tenant is granted
+    /// this: a node begins to borrow, or by shares, borrows more.
+    pub(super) fn exposes(&self, tenant: TenantIx, amounts: &[(KeyIx, Amount)]) -> bool {
+        let borrows = |node, key, amount| self.tree.borrows_with(View::Promised, node, key, amount);
+        let fair = self.settings.fair_sharing;
+        let node = self.tenants[tenant as usize].node;
+        std::iter::successors(Some(node), |&node| self.tree.parent(node)).any(|node| {
+            let exposes = |&(key, amount): &(KeyIx, Amount)| {
+                borrows(node, key, amount) && (fair || !borrows(node, key, 0))
+            };
+            amounts.iter().any(exposes)
+        })
     }
 
     /// The victims that would make room for a workload, or nothing if no

@@ -68,8 +68,9 @@ pub(super) struct Root {
     pub claims: BTreeSet<(u64, Slot)>,
     /// Something was freed since parked lanes were looked at.
     pub released: bool,
-    /// A share grew since parked lanes were looked at.
-    pub grown: bool,
+    /// Something may be preempted that could not be when parked lanes were looked
+    /// at.
+    pub exposed: bool,
     /// Lanes' firsts that were woken for room that would do for them, while
     /// others were not.
     pub woken: Vec<(Slot, WorkloadId)>,

@@ -75,11 +75,11 @@ impl Admissions {
         }
     }
 
-    /// After shares grew, by which others may preempt now: lets those parked
-    /// lanes be tried again.
-    pub(super) fn wake_for_shares(&mut self, root: Ix) {
+    /// After something was exposed: lets those parked lanes be tried again that
+    /// may preempt.
+    pub(super) fn wake_for_exposed(&mut self, root: Ix) {
         let state = self.roots.entry(root).or_default();
-        if std::mem::take(&mut state.grown) {
+        if std::mem::take(&mut state.exposed) {
             let parked = state.parked.iter().copied().collect();
             self.wake_preemptors(root, parked);
         }
