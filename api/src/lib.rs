@@ -29,6 +29,7 @@ pub mod oidc;
 mod one_time_codes;
 mod openapi;
 mod passwords;
+mod plans;
 mod portal;
 pub mod problem;
 mod projects;

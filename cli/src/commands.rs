@@ -15,6 +15,7 @@ mod models;
 mod one_time_code;
 mod projects;
 mod quotas;
+mod replay;
 mod service_accounts;
 mod sessions;
 mod tenants;
@@ -85,6 +86,8 @@ pub enum ClientCommand {
     /// Why something is as it is.
     #[command(subcommand)]
     Explain(workloads::ExplainCommand),
+    /// Make a plan of the scheduler again from its record, to see that it agrees.
+    Replay(replay::ReplayOptions),
     /// Ask a model, once or in a conversation.
     Chat(chat::ChatOptions),
     /// Jobs: many prompts from a file.
@@ -111,12 +114,17 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
             certificates::run(command, global).await?;
             return Ok(ExitCode::SUCCESS);
         }
+        ClientCommand::Replay(options) => {
+            replay::run(options, global).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         command => command,
     };
     let at = Call { client: Client::new(Settings::find(global)?)?, format: global.output };
     match command {
         ClientCommand::Tenants(command) => tenants::run(command, &at).await?,
         ClientCommand::Certificates(command) => certificates::run(command, global).await?,
+        ClientCommand::Replay(options) => replay::run(options, global).await?,
         ClientCommand::Projects(command) => projects::run(command, &at).await?,
         ClientCommand::Quotas(command) => quotas::run(command, &at).await?,
         ClientCommand::Accounts(command) => accounts::run(command, &at).await?,

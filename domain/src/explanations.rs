@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::planner::Considered;
+use crate::models::Sha256Digest;
+use crate::planner::{Considered, Cost};
 use crate::quotas::{Level, Rule};
 use crate::workloads::{PlacementState, Workload, WorkloadState};
 use crate::{DeviceId, PlacementId, ProjectId, Timestamp, WorkerId, WorkloadId};
@@ -18,6 +19,8 @@ pub struct WorkloadExplanation {
     pub project_id: ProjectId,
     /// What stops it.
     pub level: Option<Level>,
+    /// The plan that found so; `chancery replay` makes it again.
+    pub plan: Option<String>,
     /// Its place among those that wait in its tenant.
     pub position: Option<Position>,
     /// Where it is.
@@ -54,6 +57,13 @@ pub struct Placed {
     pub since: Timestamp,
     /// What it was chosen from.
     pub considered: Considered,
+    /// What it costs there, the least of all; not of placements from before costs
+    /// were kept.
+    pub cost: Option<Cost>,
+    /// The plan that chose so; `chancery replay` makes it again.
+    pub plan: Option<String>,
+    /// Digest of what that plan was made from.
+    pub inputs: Option<Sha256Digest>,
 }
 
 /// What made a workload leave.
@@ -98,6 +108,9 @@ impl WorkloadExplanation {
         if let Some(help) = self.level.and_then(told_help) {
             let _ = write!(text, " {help}");
         }
+        if let Some(plan) = self.plan.as_ref().filter(|_| self.workload.reason.is_some()) {
+            let _ = write!(text, " Plan {plan} found so.");
+        }
         text
     }
 }
@@ -128,7 +141,21 @@ fn told_placed(placed: &Placed) -> String {
         let _ = write!(text, "; of the others, {}", rejected.join(", "));
     }
     text.push('.');
+    if let Some(plan) = &placed.plan {
+        let _ = write!(text, " Plan {plan} chose so");
+        if let Some(cost) = placed.cost {
+            let _ = write!(text, ", at a cost of {} of a device", millionths(cost.total));
+        }
+        text.push('.');
+    }
     text
+}
+
+/// Millionths, to three places.
+fn millionths(n: i64) -> String {
+    let thousandths = (n + n.signum() * 500) / 1000;
+    let sign = if thousandths < 0 { "-" } else { "" };
+    format!("{sign}{}.{:03}", thousandths.abs() / 1000, thousandths.abs() % 1000)
 }
 
 /// What would let it run.

@@ -139,6 +139,22 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// The workload that it is about, if it is about one.
+    pub fn workload(&self) -> Option<WorkloadId> {
+        match self {
+            Self::EndWorkload { workload, .. }
+            | Self::Place { workload, .. }
+            | Self::Wait { workload, .. } => Some(*workload),
+            Self::Evict { preemptor, .. } => Some(*preemptor),
+            Self::DeclareLost { .. }
+            | Self::EndPlacement { .. }
+            | Self::CreateWorkloads { .. }
+            | Self::Drain { .. } => None,
+        }
+    }
+}
+
 /// What a planner decides that knows nothing but this snapshot, with every
 /// reason told at once.
 pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Vec<Decision> {

@@ -50,6 +50,9 @@ pub struct Settings {
     /// Tenants that use least of what others lend, by their weights, go first and
     /// may take it back from those that use most.
     pub fair_sharing: bool,
+    /// How long the record of plans is kept, in days: so long a decision can be
+    /// made again, to see that it agrees.
+    pub record_days: u32,
     /// How long notices of changes are kept, in seconds.
     pub outbox_keep_secs: u64,
 }
@@ -62,6 +65,7 @@ impl Default for Settings {
             max_shares_per_job: shares.max_shares,
             chunks_per_share: shares.chunks_per_share,
             fair_sharing: false,
+            record_days: 30,
             outbox_keep_secs: 3600,
         }
     }

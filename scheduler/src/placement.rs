@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::Timestamp;
-use domain::planner::{Decision, Planner, Snapshot};
+use domain::planner::{Decision, Recorded, Recorder, Snapshot};
 use domain::workloads::WorkloadState;
 use store::leadership::{Leader, Term, fence};
+use store::workloads::plans::{self, PlanRef};
 use store::{Store, StoreError, workloads};
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
@@ -21,11 +22,15 @@ const MAX_ROUNDS: u32 = 8;
 const BATCH: usize = 512;
 /// Workloads that one plan admits, and as many reasons that it tells; the rest is
 /// for the next, so that what changes meanwhile waits for neither.
-const MOST: usize = 1024;
+const MOST: u32 = 1024;
 /// Time between two times of forgetting what was read of changes.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks whether what is known is so.
 const CHECK_EVERY: Duration = Duration::from_secs(300);
+/// After so much of a record, in bytes, or time, the planner begins anew, so that
+/// making a plan again does not take long.
+const RECORD_BYTES: usize = 256 << 20;
+const RECORD_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Time between two countings of everything for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
@@ -89,7 +94,7 @@ async fn turn(
     };
     board.tick(&deps.store, settings, term, now, Until::Applied).await?;
     board.look_after(&deps.store, settings, term).await?;
-    Ok(board.planner.is_settled())
+    Ok(board.recorder.planner().is_settled())
 }
 
 /// When a tick ends.
@@ -102,15 +107,16 @@ enum Until {
     Applied,
 }
 
-/// A planner that is kept up with the database.
+/// A planner that is kept up with the database, and recorded.
 pub struct Board {
-    planner: Planner,
+    recorder: Recorder,
     /// What it knows is of this moment.
     moment: workloads::Moment,
     /// What it is to be told anew, changed or not.
     doubted: workloads::Ids,
     pruned: Instant,
     checked: Instant,
+    began: Instant,
     counted: Instant,
 }
 
@@ -120,8 +126,9 @@ impl Board {
         let (snapshot, moment) =
             workloads::snapshot(store, term.since, settings.share_limits(), settings.fair_sharing).await?;
         let (doubted, now) = (workloads::Ids::default(), Instant::now());
-        let planner = Planner::new(snapshot);
-        Ok(Self { planner, moment, doubted, pruned: now, checked: now, counted: now })
+        let first = plans::next(&mut store.system().await?, term.epoch).await?;
+        let recorder = Recorder::new(first, env!("CARGO_PKG_VERSION"), snapshot);
+        Ok(Self { recorder, moment, doubted, pruned: now, checked: now, began: now, counted: now })
     }
 
     /// Reads what changed.
@@ -132,10 +139,10 @@ impl Board {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let mut also = std::mem::take(&mut self.doubted);
-        self.planner.silent(now).into_iter().for_each(|worker| also.worker(worker));
+        self.recorder.planner().silent(now).into_iter().for_each(|worker| also.worker(worker));
         let (changes, moment) =
             workloads::changes(store, &self.moment, also, settings.share_limits()).await?;
-        changes.into_iter().for_each(|change| self.planner.tell(change));
+        changes.into_iter().for_each(|change| self.recorder.tell(change));
         self.moment = moment;
         Ok(())
     }
@@ -153,7 +160,7 @@ impl Board {
 
     /// What it takes for true.
     pub fn facts(&self) -> &Snapshot {
-        self.planner.facts()
+        self.recorder.planner().facts()
     }
 
     async fn tick(
@@ -168,19 +175,27 @@ impl Board {
         let mut summary = Summary::default();
         for _ in 0..MAX_ROUNDS {
             self.catch_up(store, settings, now).await?;
-            let decisions = self.planner.plan(now, MOST);
-            if decisions.is_empty() && self.planner.is_settled() {
-                summary.settled = true;
-                break;
-            }
+            let (decisions, page) = self.recorder.plan(now, MOST);
+            let decisions = decisions.to_vec();
+            let plan = match page {
+                Some(page) => Some(keep(store, &page, term, now).await?),
+                None => None,
+            };
+            let Some(plan) = plan.filter(|_| !decisions.is_empty()) else {
+                if self.recorder.planner().is_settled() {
+                    summary.settled = true;
+                    break;
+                }
+                continue;
+            };
             let before = summary.refused;
-            for batch in decisions.chunks(BATCH) {
-                let refused = apply_batch(store, self.planner.facts(), batch, term, now).await?;
+            for (n, batch) in decisions.chunks(BATCH).enumerate() {
+                let refused = apply_batch(store, self.recorder.planner().facts(), plan, batch, now).await?;
                 summary.applied += (batch.len() - refused.len()) as u64;
                 summary.refused += refused.len() as u64;
-                for decision in refused {
-                    self.planner.refused(decision);
-                    self.doubted.concerned(decision);
+                for place in refused {
+                    self.recorder.refused(n * BATCH + place);
+                    self.doubted.concerned(&batch[place]);
                 }
             }
             let made = decisions.iter().any(|d| matches!(d, Decision::CreateWorkloads { .. }));
@@ -202,7 +217,7 @@ impl Board {
 
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
     fn count(&self, summary: &mut Summary) {
-        let facts = self.planner.facts();
+        let facts = self.recorder.planner().facts();
         summary.pending = facts.workloads.values().filter(|w| w.state == WorkloadState::Pending).count();
         summary.placements = facts.placements.len();
         metrics::gauge!("chancery_scheduler_pending_workloads").set(summary.pending as f64);
@@ -233,35 +248,48 @@ impl Board {
             settings.fair_sharing,
         )
         .await?;
-        changes.into_iter().for_each(|change| self.planner.tell(change));
+        changes.into_iter().for_each(|change| self.recorder.tell(change));
         self.moment = moment;
-        let same = self.planner.facts().agrees(&snapshot);
+        let same = self.recorder.planner().facts().agrees(&snapshot);
         metrics::gauge!("chancery_scheduler_board_differs").set(if same { 0.0 } else { 1.0 });
         if !same {
             error!("What the scheduler knew was not what the database says: it knows all anew; report this");
-            self.planner = Planner::new(snapshot);
+        }
+        if !same || self.began.elapsed() >= RECORD_EVERY || self.recorder.written() >= RECORD_BYTES {
+            self.began = Instant::now();
+            self.recorder.begin_anew(snapshot);
         }
         Ok(())
     }
 }
 
+/// Keeps what a plan was made from, before anything of it is carried out.
+async fn keep(store: &Store, page: &Recorded, term: Term, now: Timestamp) -> Result<PlanRef, StoreError> {
+    let mut tx = store.system().await?;
+    fence(&mut tx, term.epoch).await?;
+    plans::keep(&mut tx, page, now).await?;
+    tx.commit().await?;
+    Ok(page.into())
+}
+
 /// Applies decisions together, or where one is refused each by itself, so that
-/// it takes no other with it. Returns those that did not become true.
-async fn apply_batch<'a>(
+/// it takes no other with it. Returns the places of those that did not become
+/// true.
+async fn apply_batch(
     store: &Store,
     facts: &Snapshot,
-    batch: &'a [Decision],
-    term: Term,
+    plan: PlanRef,
+    batch: &[Decision],
     now: Timestamp,
-) -> Result<Vec<&'a Decision>, StoreError> {
-    if apply(store, facts, batch, term, now).await? {
+) -> Result<Vec<usize>, StoreError> {
+    if apply(store, facts, plan, batch, now).await? {
         return Ok(Vec::new());
     }
     let mut refused = Vec::new();
-    for decision in batch {
+    for (place, decision) in batch.iter().enumerate() {
         let alone = std::slice::from_ref(decision);
-        if batch.len() == 1 || !apply(store, facts, alone, term, now).await? {
-            refused.push(decision);
+        if batch.len() == 1 || !apply(store, facts, plan, alone, now).await? {
+            refused.push(place);
         }
     }
     Ok(refused)
@@ -271,12 +299,12 @@ async fn apply_batch<'a>(
 async fn apply(
     store: &Store,
     snapshot: &Snapshot,
+    plan: PlanRef,
     decisions: &[Decision],
-    term: Term,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let mut tx = store.system().await?;
-    match workloads::apply(&mut tx, term.epoch, decisions, now).await {
+    match workloads::apply(&mut tx, plan, decisions, now).await {
         Ok(()) => tx.commit().await?,
         Err(error @ (StoreError::Conflict(_) | StoreError::NoCapacity | StoreError::NoQuota)) => {
             debug!(?decisions, %error, "Refused: {error}");

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use domain::Timestamp;
 use store::leadership::{Term, fence};
+use store::workloads::plans;
 use store::{Store, StoreError, idempotency, jobs, outbox, quotas};
 use tracing::{error, info, warn};
 
 use crate::{Deps, ERROR_PAUSE, Settings};
 
-/// Turns of this loop between two prunings of the outbox and of kept answers,
-/// and between two looks at the ledger.
+/// Turns of this loop between two prunings of the outbox, of kept answers and of
+/// the record of plans, and between two looks at the ledger.
 const PRUNE_EVERY: u64 = 60;
 
 /// How long the answer to an Idempotency-Key is kept.
@@ -52,6 +53,8 @@ async fn turn_once(
         fence(&mut tx, term.epoch).await?;
         outbox::prune(&mut tx, now, Duration::from_secs(settings.outbox_keep_secs)).await?;
         idempotency::prune(&mut tx, now, ANSWERS_KEPT).await?;
+        let kept = Duration::from_secs(u64::from(settings.record_days) * 24 * 3600);
+        plans::forget(&mut tx, now - kept).await?;
         tx.commit().await?;
         check_ledger(store).await?;
     }

@@ -6,6 +6,7 @@ mod explain;
 mod feed;
 mod make;
 mod place;
+pub mod plans;
 mod snapshot;
 
 use std::collections::BTreeSet;

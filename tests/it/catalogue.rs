@@ -12,6 +12,7 @@ const SYSTEM_TABLES: &[&str] = &[
     "leadership",
     "outbox",
     "planner_changes",
+    "plans",
     "sessions",
     "workers",
 ];

@@ -103,6 +103,7 @@ impl Scene {
             ("body.project", NAME),
             ("path.project", NAME),
             ("path.worker", NAME),
+            ("path.plan", "1-0"),
             (
                 "body.policy",
                 "forbid (principal, action, resource) when { context.credential == \"pigeon\" };",

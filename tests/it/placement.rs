@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::accelerators::DeviceReport;
 use domain::models::Sha256Digest;
-use domain::planner::{Decision, Hold, ShareLimits};
+use domain::planner::{Decision, Hold, PlanId, Replay, ShareLimits};
 use domain::workers::{JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS};
 use domain::workloads::PlacementState;
 use domain::{Clock, DeviceId, EndpointId, JobId, LeaseToken, TenantId, Timestamp, VersionId, WorkerId};
@@ -13,8 +13,10 @@ use scheduler::{Board, Settings};
 use sqlx::Row;
 use store::StoreError;
 use store::leadership::{Attempt, Leader, Term};
+use store::workloads::plans::{self, PlanRef};
 use tests::database::{Database, rows};
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 const GB: u64 = 1_000_000_000;
 
@@ -140,8 +142,37 @@ impl Scene {
             let (all, _) =
                 store::workloads::snapshot(&self.db.store, term.since, limits, false).await.unwrap();
             assert!(board.facts().agrees(&all), "{:#?} is not {all:#?}", board.facts());
+            self.replay().await;
         }
         summary
+    }
+
+    /// Every plan is made again from its record, and is what placements say.
+    async fn replay(&self) {
+        let mut tx = self.db.store.system().await.unwrap();
+        let epoch = self.leader.term().epoch;
+        let next = plans::next(&mut tx, epoch).await.unwrap();
+        let first = PlanId { epoch, number: 0 };
+        let lines = plans::pages(&mut tx, first, next, i64::MAX).await.unwrap();
+        assert_eq!(i64::try_from(lines.len()).unwrap(), next.number);
+        let (mut replay, mut found) = (Replay::default(), 0);
+        for line in lines {
+            replay.read(&line).unwrap();
+            let (plan, inputs) = (replay.last().unwrap().plan, replay.digest().unwrap());
+            let sql = format!(
+                "SELECT p.workload_id, p.worker_id FROM placements p
+                 WHERE p.plan = '{plan}' AND p.inputs = '\\x{inputs}' AND p.cost IS NOT NULL"
+            );
+            for placed in rows(&mut self.db.superuser().await, &sql).await.unwrap() {
+                found += 1;
+                let (workload, worker): (Uuid, Uuid) = (placed.get(0), placed.get(1));
+                assert!(replay.decided().iter().any(|decision| matches!(decision,
+                    Decision::Place { workload: w, worker: on, .. } if w.0 == workload && on.0 == worker)));
+            }
+        }
+        let sql = "SELECT count(*) FROM placements WHERE inputs <> sha256('by hand')";
+        let all: i64 = rows(&mut self.db.superuser().await, sql).await.unwrap()[0].get(0);
+        assert_eq!(found, all, "a placement is of no plan");
     }
 
     /// The next tick knows nothing but the database.
@@ -174,8 +205,9 @@ impl Scene {
 
     pub async fn apply(&self, decision: &Decision) -> Result<(), StoreError> {
         let mut tx = self.db.store.system().await?;
-        store::workloads::apply(&mut tx, self.leader.term().epoch, std::slice::from_ref(decision), self.now)
-            .await?;
+        let epoch = self.leader.term().epoch;
+        let plan = PlanRef { id: PlanId { epoch, number: 0 }, inputs: Sha256Digest::of(b"by hand") };
+        store::workloads::apply(&mut tx, plan, std::slice::from_ref(decision), self.now).await?;
         tx.commit().await
     }
 
@@ -386,6 +418,7 @@ async fn the_database_refuses_what_does_not_fit_or_is_not_so_any_more() {
         worker,
         holds: vec![Hold { device_id, memory_bytes: GB, milli: 100 }],
         considered: domain::planner::Considered::default(),
+        cost: domain::planner::Cost::default(),
     };
     let device = snapshot.workers[&worker].devices[0].id;
     assert!(matches!(scene.apply(&place(0, device)).await, Err(StoreError::NoCapacity)));

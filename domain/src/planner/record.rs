@@ -137,14 +137,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins with what the database says, in an epoch of `version` of the
-    /// program.
-    pub fn new(epoch: i64, version: &'static str, snapshot: Snapshot) -> Self {
+    /// Begins with what the database says; `first` is the first plan that
+    /// `version` of the program makes.
+    pub fn new(first: PlanId, version: &'static str, snapshot: Snapshot) -> Self {
         let beginning = Beginning { snapshot, demand: BTreeMap::new() };
         Self {
             planner: beginning.planner(),
             version,
-            next: PlanId { epoch, number: 0 },
+            next: first,
             previous: None,
             began: Some(beginning),
             steps: Vec::new(),

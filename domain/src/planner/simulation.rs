@@ -282,7 +282,8 @@ impl World {
         let mut all = Vec::new();
         let (mut recorder, mut told) = self.kept.take().unwrap_or_else(|| {
             self.epoch += 1;
-            (Recorder::new(self.epoch, "1", self.snapshot.clone()), self.snapshot.clone())
+            let first = PlanId { epoch: self.epoch, number: 0 };
+            (Recorder::new(first, "1", self.snapshot.clone()), self.snapshot.clone())
         });
         // Little is done at a time.
         for _ in 0..=MOST_ROUNDS + self.snapshot.workloads.len() + 40 {

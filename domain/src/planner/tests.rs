@@ -192,7 +192,7 @@ fn what_the_database_refused_is_recorded() {
     world.add_job(GB, 500);
     world.settle();
     world.add_job(GB, 500);
-    let mut recorder = Recorder::new(7, "1", world.snapshot.clone());
+    let mut recorder = Recorder::new("7-0".parse().unwrap(), "1", world.snapshot.clone());
     let mut lines = Vec::new();
     let mut plan = |recorder: &mut Recorder| {
         let (decisions, page) = recorder.plan(START, 8);

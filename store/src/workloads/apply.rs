@@ -11,32 +11,34 @@ use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::plans::PlanRef;
 use super::{end_placements, make, place};
 use crate::leadership::fence;
 use crate::{StoreError, SystemTx, Tx, audit, outbox};
 
-/// Applies decisions of the leader of `epoch`, in their order: all or none.
+/// Applies decisions of a plan, in their order: all or none.
 ///
 /// [`StoreError::NotLeader`] when another leads, [`StoreError::Conflict`] when
 /// what a decision expects is not so any more, [`StoreError::NoCapacity`] or
 /// [`StoreError::NoQuota`] when a device or a quota has no room: plan again.
 pub async fn apply(
     tx: &mut SystemTx,
-    epoch: i64,
+    plan: PlanRef,
     decisions: &[Decision],
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let epoch = plan.id.epoch;
     fence(tx, epoch).await?;
     for run in decisions.chunk_by(|a, b| discriminant(a) == discriminant(b)) {
         match run[0] {
             Decision::CreateWorkloads { .. } => make::create(tx, epoch, run, now).await?,
             Decision::EndWorkload { .. } => make::end(tx, epoch, run).await?,
             Decision::Drain { .. } => make::drain(tx, epoch, run, now).await?,
-            Decision::Place { .. } => place::place(tx, epoch, run, now).await?,
-            Decision::Wait { .. } => place::wait(tx, epoch, run, now).await?,
+            Decision::Place { .. } => place::place(tx, plan, run, now).await?,
+            Decision::Wait { .. } => place::wait(tx, plan, run, now).await?,
             Decision::DeclareLost { .. } | Decision::EndPlacement { .. } | Decision::Evict { .. } => {
                 for decision in run {
-                    apply_one(tx, epoch, decision, now).await?;
+                    apply_one(tx, plan, decision, now).await?;
                 }
             }
         }
@@ -46,17 +48,18 @@ pub async fn apply(
 
 async fn apply_one(
     tx: &mut SystemTx,
-    epoch: i64,
+    plan: PlanRef,
     decision: &Decision,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let epoch = plan.id.epoch;
     match decision {
         Decision::DeclareLost { worker, seen_at } => declare_lost(tx, epoch, *worker, *seen_at, now).await,
         Decision::EndPlacement { placement, generation, worker, why } => {
             end(tx, epoch, *placement, *generation, *worker, *why, now).await
         }
         Decision::Evict { placement, generation, preemptor, rule } => {
-            evict(tx, epoch, *placement, *generation, *preemptor, *rule, now).await
+            evict(tx, plan, *placement, *generation, *preemptor, *rule, now).await
         }
         // The others are applied many at a time.
         _ => Ok(()),
@@ -182,7 +185,7 @@ async fn drain(
 /// Drains a placement for a workload that still waits; its own waits anew.
 async fn evict(
     tx: &mut SystemTx,
-    epoch: i64,
+    plan: PlanRef,
     placement: PlacementId,
     generation: i64,
     preemptor: WorkloadId,
@@ -194,7 +197,7 @@ async fn evict(
             .fetch_optional(tx.conn())
             .await?;
     one(waits.iter().len() as u64, "nobody needs the room any more")?;
-    let draining = drain(tx, epoch, placement, generation).await?;
+    let draining = drain(tx, plan.id.epoch, placement, generation).await?;
     query!(
         "UPDATE placements SET evicted_for = $2, evicted_by = $3 WHERE id = $1",
         placement.0,
@@ -211,5 +214,6 @@ async fn evict(
     )
     .execute(tx.conn())
     .await?;
-    draining.record(tx, "evict_placement", json!({ "for": preemptor, "rule": rule.as_str() }), now).await
+    let why = json!({ "for": preemptor, "rule": rule.as_str(), "plan": plan.id, "inputs": plan.inputs });
+    draining.record(tx, "evict_placement", why, now).await
 }

@@ -1,7 +1,8 @@
 //! Workloads as people ask about them.
 
 use domain::explanations::{Eviction, Placed, Position, WorkloadExplanation};
-use domain::planner::Considered;
+use domain::models::Sha256Digest;
+use domain::planner::{Considered, Cost};
 use domain::workloads::Workload;
 use domain::{DeviceId, TenantId, VersionId, WorkloadId};
 use sqlx::types::Json;
@@ -27,6 +28,7 @@ struct Row {
     generation: i64,
     reason: Option<String>,
     level: Option<String>,
+    plan: Option<String>,
     queued_at: OffsetDateTime,
     promised_at: Option<OffsetDateTime>,
     created_at: OffsetDateTime,
@@ -65,7 +67,7 @@ async fn select(
     let rows = query_as!(
         Row,
         r#"SELECT w.id, w.tenant_id, w.endpoint_id, w.job_id, w.version_id, w.class, w.memory_bytes, w.milli,
-                  w.priority, w.state, w.generation, w.reason, w.level, w.queued_at, w.promised_at, w.created_at,
+                  w.priority, w.state, w.generation, w.reason, w.level, w.plan, w.queued_at, w.promised_at, w.created_at,
                   COALESCE(e.project_id, j.project_id) AS "project_id!"
            FROM workloads w
            LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
@@ -108,6 +110,7 @@ pub async fn explain(
     let level = row.level.as_deref().map(str::parse).transpose();
     let level = level.map_err(|_| StoreError::corrupt("workloads", "level", id))?;
     let project_id = row.project_id.into();
+    let plan = row.plan.clone();
     let workload = Workload::try_from(row)?;
     let position = query!(
         r#"SELECT count(*) FILTER (WHERE (-o.priority, o.queued_at, o.id) <= (-w.priority, w.queued_at, w.id)) AS "at!",
@@ -120,7 +123,7 @@ pub async fn explain(
     .await?;
     let placed = query!(
         r#"SELECT p.id, p.worker_id, w.name AS worker, p.state, p.created_at,
-                  p.considered AS "considered: Json<Considered>",
+                  p.considered AS "considered: Json<Considered>", p.cost AS "cost: Json<Cost>", p.plan, p.inputs,
                   ARRAY(SELECT d.device_id FROM placement_devices d WHERE d.placement_id = p.id ORDER BY 1) AS "devices!"
            FROM placements p JOIN workers w ON w.id = p.worker_id
            WHERE p.tenant_id = $1 AND p.workload_id = $2 AND p.state <> 'ended'"#,
@@ -139,6 +142,7 @@ pub async fn explain(
     let corrupt = |column| StoreError::corrupt("placements", column, id);
     let explanation = WorkloadExplanation {
         level,
+        plan,
         project_id,
         position: (position.of > 0)
             .then(|| Position { at: position.at.unsigned_abs(), of: position.of.unsigned_abs() }),
@@ -152,6 +156,12 @@ pub async fn explain(
                 state: row.state.parse().map_err(|_| corrupt("state"))?,
                 since: row.created_at.into(),
                 considered: row.considered.map_or_else(Considered::default, |Json(considered)| considered),
+                cost: row.cost.map(|Json(cost)| cost),
+                plan: row.plan,
+                inputs: row
+                    .inputs
+                    .map(|digest| digest.try_into().map(Sha256Digest).map_err(|_| corrupt("inputs")))
+                    .transpose()?,
             }),
         },
         evicted: match evicted {

@@ -1,7 +1,7 @@
 //! Placing and waiting, many at a time: one statement for each table, however
 //! many workloads. All of them become true or none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use domain::audit::AuditEvent;
 use domain::outbox::Topic;
@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::apply::actor;
+use super::plans::PlanRef;
 use crate::{StoreError, SystemTx, Tx, audit, outbox};
 
 pub(super) fn all(found: usize, expected: usize, otherwise: &'static str) -> Result<(), StoreError> {
@@ -34,18 +35,20 @@ struct Holds {
 /// Puts workloads on devices. The database refuses what does not fit.
 pub(super) async fn place(
     tx: &mut SystemTx,
-    epoch: i64,
+    plan: PlanRef,
     decisions: &[Decision],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let (mut workloads, mut generations) = (Vec::new(), Vec::new());
-    let (mut workers, mut choices) = (Vec::new(), Vec::new());
+    let epoch = plan.id.epoch;
+    let (mut workloads, mut generations, mut workers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut choices, mut costs) = (Vec::new(), Vec::new());
     for decision in decisions {
-        if let Decision::Place { workload, generation, worker, considered, .. } = decision {
+        if let Decision::Place { workload, generation, worker, considered, cost, .. } = decision {
             workloads.push(workload.0);
             generations.push(*generation);
             workers.push(worker.0);
             choices.push(json!(considered));
+            costs.push(json!(cost));
         }
     }
     let taken = query!(
@@ -61,8 +64,8 @@ pub(super) async fn place(
     .fetch_all(tx.conn())
     .await?;
     all(taken.len(), workloads.len(), "a workload is not pending")?;
-    let owner = |workload: &Uuid| taken.iter().find(|row| row.id == *workload).map(|row| row.tenant_id);
-    let tenants: Vec<Uuid> = workloads.iter().filter_map(owner).collect();
+    let owners: HashMap<Uuid, Uuid> = taken.iter().map(|row| (row.id, row.tenant_id)).collect();
+    let tenants: Vec<Uuid> = workloads.iter().filter_map(|id| owners.get(id).copied()).collect();
 
     // The locks keep workers and tenants as they are until this is committed.
     let distinct: Vec<Uuid> = workers.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
@@ -88,25 +91,28 @@ pub(super) async fn place(
     let placements: Vec<Uuid> = workloads.iter().map(|_| PlacementId::generate().0).collect();
     query!(
         "INSERT INTO placements
-             (id, tenant_id, workload_id, generation, worker_id, state, epoch, created_at, considered)
-         SELECT d.id, d.tenant, d.workload, d.generation + 1, d.worker, 'assigned', $7, $8, d.considered
-         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::uuid[], $6::jsonb[])
-             AS d (id, tenant, workload, generation, worker, considered)",
+             (id, tenant_id, workload_id, generation, worker_id, state, epoch, created_at, considered, cost, plan, inputs)
+         SELECT d.id, d.tenant, d.workload, d.generation + 1, d.worker, 'assigned', $8, $9, d.considered, d.cost, $10, $11
+         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::uuid[], $6::jsonb[], $7::jsonb[])
+             AS d (id, tenant, workload, generation, worker, considered, cost)",
         &placements,
         &tenants,
         &workloads,
         &generations,
         &workers,
         &choices,
+        &costs,
         epoch,
         OffsetDateTime::from(now),
+        plan.id.to_string(),
+        &plan.inputs.0[..],
     )
     .execute(tx.conn())
     .await?;
     let mut holds = Holds::default();
     let mut events = Vec::with_capacity(decisions.len());
     for (decision, (&placement, &tenant)) in decisions.iter().zip(placements.iter().zip(&tenants)) {
-        let Decision::Place { workload, generation, worker, holds: held, considered } = decision else {
+        let Decision::Place { workload, generation, worker, holds: held, considered, cost } = decision else {
             continue;
         };
         for hold in held {
@@ -121,7 +127,7 @@ pub(super) async fn place(
         let event = audit::allowed(Some(tenant.into()), now, actor(epoch), "place_workload", object);
         let detail = json!({
             "workload": workload, "worker": worker, "generation": generation + 1,
-            "holds": held, "considered": considered,
+            "holds": held, "considered": considered, "cost": cost, "plan": plan.id, "inputs": plan.inputs,
         });
         events.push(AuditEvent { detail, ..event });
     }
@@ -154,7 +160,7 @@ async fn hold(tx: &mut SystemTx, holds: &Holds) -> Result<(), StoreError> {
 /// Says why workloads wait.
 pub(super) async fn wait(
     tx: &mut SystemTx,
-    epoch: i64,
+    plan: PlanRef,
     decisions: &[Decision],
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -170,7 +176,7 @@ pub(super) async fn wait(
         }
     }
     let told = query!(
-        "UPDATE workloads w SET reason = d.reason, level = d.level, epoch = $6,
+        "UPDATE workloads w SET reason = d.reason, level = d.level, epoch = $6, plan = $8,
              promised_at = CASE WHEN d.promised THEN COALESCE(w.promised_at, $7) END
          FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::boolean[])
              AS d (id, generation, level, reason, promised)
@@ -180,8 +186,9 @@ pub(super) async fn wait(
         &levels as &[Option<&str>],
         &reasons as &[&str],
         &promises,
-        epoch,
+        plan.id.epoch,
         OffsetDateTime::from(now),
+        plan.id.to_string(),
     )
     .execute(tx.conn())
     .await?

@@ -63,7 +63,9 @@ async fn answer(
 
 /// Whether what the route names is for all who may see the catalogue.
 fn is_of_the_platform(operation: &Operation) -> bool {
-    ["{worker}", "{deletion}", "{cohort}"].iter().any(|parameter| operation.route.contains(parameter))
+    ["{worker}", "{plan}", "{deletion}", "{cohort}"]
+        .iter()
+        .any(|parameter| operation.route.contains(parameter))
 }
 
 /// The route with what is there, and with what is not. Of models, one that is

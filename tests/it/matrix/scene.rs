@@ -131,6 +131,8 @@ impl Scene {
             format!(
                 "INSERT INTO tenant_deletions (tenant_id, slug, requested_at, requested_by, certificate, finished_at) VALUES ('{deleted}', 'gone', now(), 'test', '{certificate}', now())"
             ),
+            // A page that says `{}`.
+            "INSERT INTO plans (epoch, number, at, began, digest, page) VALUES (0, 0, now(), true, sha256('{}'), '\\x1f8b0800000000000203abae050043bfa6a302000000')".to_owned(),
             // Its deletion is allowed to some, and must not happen.
             "UPDATE tenants SET delete_protection = true WHERE slug = 'interior'".to_owned(),
         ] {
@@ -153,6 +155,7 @@ impl Scene {
             ("project", "alpha".to_owned()),
             ("model", "small".to_owned()),
             ("worker", "node".to_owned()),
+            ("plan", "0-0".to_owned()),
             ("endpoint", "chat".to_owned()),
             ("key", id(&key["key"])),
             ("restriction", "none".to_owned()),
