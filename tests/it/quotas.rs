@@ -136,7 +136,6 @@ async fn the_database_refuses_what_a_planner_should_not_have_decided() {
         holds: vec![Hold { device_id, memory_bytes: GB, milli: 500 }],
         considered: Considered::default(),
         cost: domain::planner::Cost::default(),
-        cost: Default::default(),
     };
     assert!(matches!(scene.apply(&place).await, Err(StoreError::NoQuota)));
     assert_eq!((scene.placed().await.len(), used(&scene, scene.tenant).await), (1, 500));
