@@ -35,7 +35,7 @@ pub async fn next(tx: &mut SystemTx, epoch: i64) -> Result<PlanId, StoreError> {
     Ok(PlanId { epoch, number: last.map_or(0, |last| last + 1) })
 }
 
-/// Keeps a page.
+/// Keeps a page. [`StoreError::Conflict`] when another planned in its epoch.
 pub async fn keep(tx: &mut SystemTx, page: &Recorded, now: Timestamp) -> Result<(), StoreError> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(page.line.as_bytes())
@@ -52,7 +52,13 @@ pub async fn keep(tx: &mut SystemTx, page: &Recorded, now: Timestamp) -> Result<
         compressed,
     )
     .execute(tx.conn())
-    .await?;
+    .await
+    .map_err(|e| match &e {
+        sqlx::Error::Database(d) if d.is_unique_violation() => {
+            StoreError::Conflict("another planned in this epoch")
+        }
+        _ => e.into(),
+    })?;
     Ok(())
 }
 

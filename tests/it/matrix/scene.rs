@@ -335,9 +335,10 @@ impl Scene {
         let mut seen = BTreeMap::new();
         for route in routes {
             let path = self.path(route, true);
-            let platform_only = ["/api/v1/workers", "/api/v1/tenant-deletions", "/api/v1/cohorts"]
-                .iter()
-                .any(|p| route.starts_with(p));
+            let platform_only =
+                ["/api/v1/workers", "/api/v1/plans", "/api/v1/tenant-deletions", "/api/v1/cohorts"]
+                    .iter()
+                    .any(|p| route.starts_with(p));
             let token = if platform_only { &self.platform.admin } else { &self.observer };
             let url = format!("{}{path}", self.platform.url);
             let (status, mut body) =
