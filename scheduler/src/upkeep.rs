@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::Timestamp;
 use store::leadership::{Term, fence};
-use store::{Store, StoreError, idempotency, jobs, outbox, quotas};
+use store::{Store, StoreError, autoscaling, idempotency, jobs, outbox, quotas};
 use tracing::{error, info, warn};
 
 use crate::{Deps, ERROR_PAUSE, Settings};
@@ -13,6 +13,9 @@ use crate::{Deps, ERROR_PAUSE, Settings};
 /// Turns of this loop between two prunings of the outbox and of kept answers,
 /// and between two looks at the ledger.
 const PRUNE_EVERY: u64 = 60;
+
+/// How long a measurement is kept of what is not measured any more.
+const MEASUREMENTS_KEPT: Duration = Duration::from_secs(600);
 
 /// How long the answer to an Idempotency-Key is kept.
 const ANSWERS_KEPT: Duration = Duration::from_secs(48 * 3600);
@@ -52,6 +55,7 @@ async fn turn_once(
         fence(&mut tx, term.epoch).await?;
         outbox::prune(&mut tx, now, Duration::from_secs(settings.outbox_keep_secs)).await?;
         idempotency::prune(&mut tx, now, ANSWERS_KEPT).await?;
+        autoscaling::prune(&mut tx, now, MEASUREMENTS_KEPT).await?;
         tx.commit().await?;
         check_ledger(store).await?;
     }

@@ -100,6 +100,7 @@ pub struct Planner {
     pub(super) changed_owners: BTreeSet<WorkloadOwner>,
     pub(super) changed: BTreeSet<WorkloadId>,
     pub(super) lost: BTreeSet<WorkerId>,
+    pub(super) cordoned: BTreeSet<WorkerId>,
     /// Workers to be judged by their silence.
     pub(super) changed_workers: BTreeSet<WorkerId>,
     requote: bool,
@@ -140,6 +141,7 @@ impl Planner {
             changed_owners: BTreeSet::new(),
             changed: BTreeSet::new(),
             lost: BTreeSet::new(),
+            cordoned: BTreeSet::new(),
             changed_workers: BTreeSet::new(),
             requote: false,
             crowded: false,
@@ -206,6 +208,7 @@ impl Planner {
 
     fn tell_worker(&mut self, id: WorkerId, worker: Option<Worker>) {
         self.changed_workers.insert(id);
+        self.note_cordon(id, worker.as_ref().is_some_and(|worker| worker.cordoned));
         let Some(worker) = worker else {
             self.facts.workers.remove(&id);
             self.lost.remove(&id);
@@ -255,6 +258,7 @@ impl Planner {
             self.placed.insert(workload, id);
             self.on_worker.entry(placement.worker_id).or_default().insert(id);
             self.changed_workers.insert(placement.worker_id);
+            self.note_standing(placement.owner);
             self.listed.want(placement.tenant_id, &placement.resources.class, &mut self.requote);
             self.facts.placements.insert(id, placement);
             self.changed.insert(workload);
@@ -262,7 +266,9 @@ impl Planner {
     }
 
     pub(super) fn forget_placement(&mut self, id: PlacementId, workload: WorkloadId, worker: WorkerId) {
-        self.facts.placements.remove(&id);
+        if let Some(placement) = self.facts.placements.remove(&id) {
+            self.note_standing(placement.owner);
+        }
         if self.placed.get(&workload) == Some(&id) {
             self.placed.remove(&workload);
         }
