@@ -195,6 +195,10 @@ impl Planner {
             }
             Change::Worker(id, worker) => self.tell_worker(id, worker),
             Change::Intent(owner, intent) => {
+                let floors = [self.facts.intents.get(&owner), intent.as_ref()].map(quota::floor);
+                if floors[0] != floors[1] {
+                    self.changed.extend(self.members.get(&owner).into_iter().flatten());
+                }
                 match intent {
                     Some(intent) => self.facts.intents.insert(owner, intent),
                     None => self.facts.intents.remove(&owner),
@@ -355,7 +359,10 @@ impl Planner {
                 known.standing == *standing
                     && self.admissions.ask(id).is_some_and(|told| match standing {
                         Standing::Waits | Standing::Promised => told == ask,
-                        _ => told.options == ask.options && told.project == ask.project,
+                        _ => {
+                            (&told.options, told.project, told.group)
+                                == (&ask.options, ask.project, ask.group)
+                        }
                     })
             }
             _ => false,
@@ -456,7 +463,8 @@ impl Planner {
                 && !self.evicting.contains_key(&id);
             let standing = if stays { Standing::Placed(seat) } else { Standing::Leaves(seat) };
             let queued_at = workload.map_or(placement.since, |workload| workload.queued_at);
-            let wanted = quota::Wanted::of_placement(placement, queued_at);
+            let intent = self.facts.intents.get(&placement.owner);
+            let wanted = quota::Wanted::of_placement(placement, intent, queued_at);
             (standing, wanted, placement.owner, placement.version_id)
         } else {
             let workload = workload?;
@@ -473,7 +481,7 @@ impl Planner {
             } else {
                 Standing::Waits
             };
-            let wanted = quota::Wanted::of_workload(workload, intent.map(|i| i.project_id));
+            let wanted = quota::Wanted::of_workload(workload, intent);
             (standing, wanted, workload.owner, workload.version_id)
         };
         let bounds = bounds(wanted.tenant);

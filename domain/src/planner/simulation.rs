@@ -138,7 +138,7 @@ impl World {
             WorkloadOwner::Endpoint(_) => ENDPOINT_PRIORITY,
             WorkloadOwner::Job(_) => JOB_PRIORITY,
         };
-        let intent = Intent { tenant_id, project_id, priority, version_id, resources, count };
+        let intent = Intent { tenant_id, project_id, priority, version_id, resources, count, floor: 1 };
         self.snapshot.intents.insert(owner, intent);
         owner
     }
@@ -602,7 +602,8 @@ impl World {
                 if let Some(owner) = self.random.pick(&owners) {
                     let most = if matches!(owner, WorkloadOwner::Job(_)) { 2 } else { 6 };
                     let count = u32::try_from(self.random.below(most)).unwrap();
-                    self.snapshot.intents.get_mut(&owner).unwrap().count = count;
+                    let intent = self.snapshot.intents.get_mut(&owner).unwrap();
+                    (intent.count, intent.floor) = (count, (count / 2).max(1));
                 }
             }
             4 => {
