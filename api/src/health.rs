@@ -61,7 +61,8 @@ async fn get_health(State(app): State<App>) -> Result<&'static str> {
     Ok("ok\n")
 }
 
-/// A prompt can be answered: at least one endpoint has a ready replica.
+/// A prompt can be answered: at least one endpoint has a ready replica, or gets
+/// one when it is asked.
 #[utoipa::path(
     get, path = "/readyz", tag = "health", security(()),
     responses(
@@ -109,16 +110,23 @@ fn checks(found: std::result::Result<Summary, StoreError>) -> Vec<Check> {
         1 => "1 worker reports".to_owned(),
         n => format!("{n} workers report"),
     };
-    let answering = format!("{} of {} endpoints answer", found.ready_endpoints, found.endpoints);
+    let mut answering = format!("{} of {} endpoints answer", found.ready_endpoints, found.endpoints);
+    if found.resting_endpoints > 0 {
+        answering = format!("{answering}, and {} when asked", found.resting_endpoints);
+    }
     let endpoints = match found.waits_because {
-        _ if found.endpoints == 0 => "no endpoint is deployed".to_owned(),
+        _ if found.endpoints + found.resting_endpoints == 0 => "no endpoint is deployed".to_owned(),
         Some(why) => format!("{answering}; the first that waits: {why}"),
         None => answering,
     };
     vec![
         Check { name: "Database", ok: true, detail: "the database answers".to_owned() },
         Check { name: "Workers", ok: found.live_workers > 0, detail: workers },
-        Check { name: "Endpoints", ok: found.ready_endpoints > 0, detail: endpoints },
+        Check {
+            name: "Endpoints",
+            ok: found.ready_endpoints + found.resting_endpoints > 0,
+            detail: endpoints,
+        },
     ]
 }
 
@@ -133,6 +141,7 @@ mod tests {
                 live_workers,
                 endpoints,
                 ready_endpoints,
+                resting_endpoints: 0,
                 waits_because: why.map(str::to_owned),
             }))
         };
@@ -141,5 +150,14 @@ mod tests {
         assert_eq!(waiting[2].detail, "0 of 1 endpoints answer; the first that waits: model.gguf is damaged");
         assert!(!waiting[2].ok && waiting[1].ok);
         assert!(!found(0, 0, 0, None)[1].ok);
+        let resting = Summary {
+            live_workers: 1,
+            endpoints: 0,
+            ready_endpoints: 0,
+            resting_endpoints: 2,
+            waits_because: None,
+        };
+        let resting = &checks(Ok(resting))[2];
+        assert_eq!((resting.ok, &*resting.detail), (true, "0 of 0 endpoints answer, and 2 when asked"));
     }
 }

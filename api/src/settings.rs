@@ -51,6 +51,13 @@ pub struct Settings {
     pub session_idle_secs: u64,
     /// Requests a minute of one account or key, by this process.
     pub requests_per_minute: u32,
+    /// How long a prompt waits for a replica while its endpoint has none, e.g. is
+    /// scaled to zero, in seconds. Proxies and clients must wait as long.
+    pub hold_secs: u64,
+    /// Prompts of one endpoint that wait so at once, in this process.
+    pub held_per_endpoint: u32,
+    /// Prompts of one tenant that wait so at once, in this process.
+    pub held_per_tenant: u32,
     /// Networks of proxies whose `X-Forwarded-For` is believed, e.g. `10.0.0.0/8`.
     #[schema(value_type = Vec<String>)]
     pub trusted_proxies: Vec<IpNet>,
@@ -84,6 +91,9 @@ impl Default for Settings {
             session_ttl_secs: 12 * 3600,
             session_idle_secs: 3600,
             requests_per_minute: 6000,
+            hold_secs: 120,
+            held_per_endpoint: 100,
+            held_per_tenant: 200,
             trusted_proxies: Vec::new(),
             identity_plain_http_on_loopback: false,
             credential_cache_ttl_secs: 30,

@@ -72,6 +72,8 @@ pub struct Inner {
     pub sign_ins: AddressLimiter,
     /// Where the gateway finds ready replicas.
     pub routes: crate::gateway::Routes,
+    /// Requests that wait for a replica.
+    pub holding: crate::gateway::Holding,
     /// What the internal listener remembers of workers.
     pub fleet: crate::internal::Fleet,
     /// Client for workers.
@@ -114,6 +116,7 @@ impl App {
             passwords: Passwords::new(),
             sign_ins: AddressLimiter::default(),
             routes: crate::gateway::Routes::default(),
+            holding: crate::gateway::Holding::default(),
             fleet: crate::internal::Fleet::default(),
             settings,
             http,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::accelerators::ResourceRequest;
+use crate::autoscaling::{Range, Targets};
 use crate::models::Sha256Digest;
 use crate::tenants::Slug;
 use crate::{EndpointId, ProjectId, TenantId, Timestamp, VersionId};
@@ -27,8 +28,16 @@ pub struct Endpoint {
     pub model: Slug,
     /// Digest of the version it serves.
     pub version_digest: Sha256Digest,
-    /// How many replicas should run.
+    /// How many replicas should run now.
     pub replicas: u32,
+    /// The least that may be chosen; 0 if the last may go while nobody asks.
+    pub min_replicas: u32,
+    /// The most that may be chosen. The same as the least: the number is fixed.
+    pub max_replicas: u32,
+    /// What the number follows, where it is not fixed.
+    pub scaling: Targets,
+    /// Why the autoscaler chose this number, in plain words; `None` before it did.
+    pub scaling_reason: Option<String>,
     /// What each replica asks for.
     pub resources: ResourceRequest,
     /// How many replicas answer now.
@@ -39,4 +48,13 @@ pub struct Endpoint {
     pub revision: i64,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+impl Endpoint {
+    /// Between how many replicas the autoscaler chooses; `None` if the number is
+    /// fixed.
+    pub fn range(&self) -> Option<Range> {
+        let range = Range { min: self.min_replicas, max: self.max_replicas };
+        (range.min < range.max).then_some(range)
+    }
 }

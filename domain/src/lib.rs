@@ -4,6 +4,7 @@
 
 pub mod accelerators;
 pub mod audit;
+pub mod autoscaling;
 #[cfg(test)]
 mod cases;
 pub mod certificates;

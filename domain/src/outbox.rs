@@ -12,6 +12,9 @@ pub enum Topic {
     Credentials,
     /// A tenant's status or restrictions: subject is its id. Caches drop it.
     Tenants,
+    /// Gateways hold requests for an endpoint: subject is its id. The autoscaler
+    /// looks.
+    Demand,
 }
 
 impl Topic {
@@ -22,12 +25,13 @@ impl Topic {
             Self::Placements => "placements",
             Self::Credentials => "credentials",
             Self::Tenants => "tenants",
+            Self::Demand => "demand",
         }
     }
 
     /// The topic of that name.
     pub fn parse(s: &str) -> Option<Self> {
-        [Self::Desired, Self::Placements, Self::Credentials, Self::Tenants]
+        [Self::Desired, Self::Placements, Self::Credentials, Self::Tenants, Self::Demand]
             .into_iter()
             .find(|t| t.as_str() == s)
     }

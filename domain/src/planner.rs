@@ -13,6 +13,7 @@ mod admission;
 mod board;
 mod devices;
 mod intents;
+mod moving;
 mod quota;
 mod reasons;
 mod record;

@@ -108,6 +108,23 @@ pub struct PlacementReport {
     pub state: ObservedState,
     /// In plain words.
     pub detail: Option<String>,
+    /// How busy it is, if it is a replica that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<ReplicaLoad>,
+}
+
+/// How busy a replica is, over about the last ten seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaLoad {
+    /// Requests that waited for their first token, in thousandths.
+    pub queued_milli: u64,
+    /// Tokens, read and written, of requests that were being answered.
+    pub tokens: u64,
+    /// From a request to its first token, in milliseconds; none came if `None`.
+    pub first_token_ms: Option<u64>,
+    /// For how long it has had no request, in milliseconds; 0 while it has one.
+    pub idle_ms: u64,
 }
 
 /// `POST /internal/v1/report`: heartbeat and observed state. Answered with 204.

@@ -2,6 +2,7 @@
 //! the database, every write names the leader's epoch, and every loop can be
 //! killed anywhere and started again.
 
+mod autoscaling;
 pub mod deletions;
 pub mod finalize;
 mod placement;
@@ -24,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use autoscaling::Autoscaler;
 use domain::outbox::Topic;
 pub use placement::{Board, Summary};
 
@@ -53,6 +55,12 @@ pub struct Settings {
     /// How long the record of plans is kept, in days: so long a decision can be
     /// made again, to see that it agrees.
     pub record_days: u32,
+    /// Longest time between two looks whether endpoints need other numbers of
+    /// replicas, in seconds. Requests that wait for one are seen at once.
+    pub autoscaling_interval_secs: u64,
+    /// For how long fewer replicas must have been enough before some go, in
+    /// seconds.
+    pub autoscaling_window_secs: u64,
     /// How long notices of changes are kept, in seconds.
     pub outbox_keep_secs: u64,
 }
@@ -66,6 +74,8 @@ impl Default for Settings {
             chunks_per_share: shares.chunks_per_share,
             fair_sharing: false,
             record_days: 30,
+            autoscaling_interval_secs: 2,
+            autoscaling_window_secs: 300,
             outbox_keep_secs: 3600,
         }
     }
@@ -156,6 +166,7 @@ struct Wake {
     placement: Arc<Notify>,
     finalize: Arc<Notify>,
     deletions: Arc<Notify>,
+    autoscaling: Arc<Notify>,
 }
 
 /// Runs every loop until leading ends or `shutdown`.
@@ -177,6 +188,7 @@ async fn lead(
     loops.spawn(upkeep::run(settings.clone(), deps.clone(), term));
     loops.spawn(finalize_jobs(settings.clone(), deps.clone(), term, wake.finalize.clone()));
     loops.spawn(delete_tenants(settings.clone(), deps.clone(), term, wake.deletions.clone()));
+    loops.spawn(autoscaling::run(settings.clone(), deps.clone(), term, wake.autoscaling.clone()));
     loops.spawn(retain(deps.clone(), term));
     // Ends when the lead is lost, and the others with it.
     let placing = placement::run(settings.clone(), deps.clone(), leader, wake.placement.clone());
@@ -257,6 +269,7 @@ async fn listen_once(store: &Store, wake: &Wake) -> Result<std::convert::Infalli
     let mut changes = store.changes().await?;
     loop {
         match changes.next().await? {
+            Change::Of(Topic::Demand, _) => wake.autoscaling.notify_one(),
             Change::Of(Topic::Desired, _) | Change::Anything => {
                 wake.placement.notify_one();
                 wake.finalize.notify_one();

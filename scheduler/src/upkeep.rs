@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::Timestamp;
 use store::leadership::{Term, fence};
 use store::workloads::plans;
-use store::{Store, StoreError, idempotency, jobs, outbox, quotas};
+use store::{Store, StoreError, autoscaling, idempotency, jobs, outbox, quotas};
 use tracing::{error, info, warn};
 
 use crate::{Deps, ERROR_PAUSE, Settings};
@@ -14,6 +14,9 @@ use crate::{Deps, ERROR_PAUSE, Settings};
 /// Turns of this loop between two prunings of the outbox, of kept answers and of
 /// the record of plans, and between two looks at the ledger.
 const PRUNE_EVERY: u64 = 60;
+
+/// How long a measurement is kept of what is not measured any more.
+const MEASUREMENTS_KEPT: Duration = Duration::from_secs(600);
 
 /// How long the answer to an Idempotency-Key is kept.
 const ANSWERS_KEPT: Duration = Duration::from_secs(48 * 3600);
@@ -55,6 +58,7 @@ async fn turn_once(
         idempotency::prune(&mut tx, now, ANSWERS_KEPT).await?;
         let kept = Duration::from_secs(u64::from(settings.record_days) * 24 * 3600);
         plans::forget(&mut tx, now - kept).await?;
+        autoscaling::prune(&mut tx, now, MEASUREMENTS_KEPT).await?;
         tx.commit().await?;
         check_ledger(store).await?;
     }

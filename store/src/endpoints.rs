@@ -1,6 +1,7 @@
 //! Endpoints, and how many of their replicas answer.
 
 use domain::accelerators::ResourceRequest;
+use domain::autoscaling::{Range, Targets};
 use domain::endpoints::Endpoint;
 use domain::models::{ModelVersion, Sha256Digest};
 use domain::tenants::Slug;
@@ -23,6 +24,13 @@ struct Row {
     model: String,
     digest: Vec<u8>,
     replicas: i32,
+    min_replicas: Option<i32>,
+    max_replicas: Option<i32>,
+    target_queued: i32,
+    target_tokens: i32,
+    target_first_token_ms: i32,
+    idle_secs: i32,
+    scaled_why: Option<String>,
     class: String,
     memory_bytes: i64,
     milli: i32,
@@ -39,8 +47,10 @@ impl TryFrom<Row> for Endpoint {
     type Error = StoreError;
     fn try_from(row: Row) -> Result<Self, StoreError> {
         let corrupt = |column| StoreError::corrupt("endpoints", column, row.id);
-        let replicas = u32::try_from(row.replicas).map_err(|_| corrupt("replicas"))?;
+        let number = |column, n: i32| u32::try_from(n).map_err(|_| corrupt(column));
+        let replicas = number("replicas", row.replicas)?;
         let ready_replicas = u32::try_from(row.ready).map_err(|_| corrupt("replicas"))?;
+        let moving = row.known > i64::from(replicas);
         Ok(Self {
             id: row.id.into(),
             tenant_id: row.tenant_id.into(),
@@ -50,15 +60,27 @@ impl TryFrom<Row> for Endpoint {
             model: row.model.parse().map_err(|_| corrupt("version_id"))?,
             version_digest: Sha256Digest(row.digest.try_into().map_err(|_| corrupt("version_id"))?),
             replicas,
+            min_replicas: number("min_replicas", row.min_replicas.unwrap_or(row.replicas))?,
+            max_replicas: number("max_replicas", row.max_replicas.unwrap_or(row.replicas))?,
+            scaling: Targets {
+                queued_per_replica: number("target_queued", row.target_queued)?,
+                tokens_per_replica: number("target_tokens", row.target_tokens)?,
+                first_token_ms: number("target_first_token_ms", row.target_first_token_ms)?,
+                idle_secs: number("idle_secs", row.idle_secs)?,
+            },
+            scaling_reason: row.scaled_why,
             resources: ResourceRequest {
                 class: row.class,
                 memory_bytes: u64::try_from(row.memory_bytes).map_err(|_| corrupt("memory_bytes"))?,
                 milli: u32::try_from(row.milli).map_err(|_| corrupt("milli"))?,
             },
             ready_replicas,
-            reason: (ready_replicas < replicas).then(|| {
-                row.fails.or(row.waits).unwrap_or_else(|| waiting_for(row.known, row.placed).to_owned())
-            }),
+            reason: if ready_replicas < replicas {
+                let why = row.fails.or(row.waits);
+                Some(why.unwrap_or_else(|| waiting_for(row.known, row.placed).to_owned()))
+            } else {
+                row.waits.filter(|_| moving).map(|why| format!("to be moved off a cordoned worker: {why}"))
+            },
             revision: row.revision,
             created_at: row.created_at.into(),
         })
@@ -87,6 +109,10 @@ pub struct NewEndpoint<'a> {
     pub version: &'a ModelVersion,
     /// How many replicas should run.
     pub replicas: u32,
+    /// Between how many the autoscaler chooses; the number is fixed without it.
+    pub range: Option<Range>,
+    /// What the autoscaler follows.
+    pub targets: Targets,
     /// What each asks for.
     pub resources: &'a ResourceRequest,
     /// Higher goes first.
@@ -99,8 +125,9 @@ pub async fn create(tx: &mut TenantTx, new: NewEndpoint<'_>, now: Timestamp) -> 
     projects::room(tx, new.project, Limited::Endpoints, now).await?;
     let (id, tenant) = (EndpointId::generate(), tx.tenant());
     query!(
-        "INSERT INTO endpoints (id, tenant_id, project_id, name, version_id, replicas, class, memory_bytes, milli, created_at, priority)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "INSERT INTO endpoints (id, tenant_id, project_id, name, version_id, replicas, class, memory_bytes, milli, created_at, priority,
+             min_replicas, max_replicas, target_queued, target_tokens, target_first_token_ms, idle_secs)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         id.0,
         tenant.0,
         new.project.0,
@@ -112,11 +139,22 @@ pub async fn create(tx: &mut TenantTx, new: NewEndpoint<'_>, now: Timestamp) -> 
         i32::try_from(new.resources.milli).map_err(|_| TOO_LARGE)?,
         OffsetDateTime::from(now),
         new.priority,
+        new.range.map(|range| number(range.min)),
+        new.range.map(|range| number(range.max)),
+        number(new.targets.queued_per_replica),
+        number(new.targets.tokens_per_replica),
+        number(new.targets.first_token_ms),
+        number(new.targets.idle_secs),
     )
     .execute(tx.conn())
     .await
     .map_err(exists("an endpoint of this name"))?;
     get(tx, id).await
+}
+
+/// What is beyond the type is beyond every limit, and refused by the database.
+fn number(n: u32) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
 }
 
 /// Which endpoint.
@@ -160,7 +198,8 @@ async fn select(tx: &mut TenantTx, ids: Ids, limit: u32) -> Result<Vec<Endpoint>
     query_as!(
         Row,
         r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.version_id, m.name AS model, v.digest, e.replicas,
-             e.class, e.memory_bytes, e.milli, e.revision, e.created_at,
+             e.min_replicas, e.max_replicas, e.target_queued, e.target_tokens, e.target_first_token_ms, e.idle_secs,
+             e.scaled_why, e.class, e.memory_bytes, e.milli, e.revision, e.created_at,
              s.ready AS "ready!", s.placed AS "placed!", s.known AS "known!", s.waits, s.fails
            FROM endpoints e
            JOIN model_versions v ON v.id = e.version_id
@@ -188,28 +227,52 @@ async fn select(tx: &mut TenantTx, ids: Ids, limit: u32) -> Result<Vec<Endpoint>
     .collect()
 }
 
-/// Asks for another number of replicas, if the endpoint has the expected
-/// revision.
+/// How many replicas are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// How many should run now.
+    pub replicas: u32,
+    /// Between how many the autoscaler chooses; the number is fixed without it.
+    pub range: Option<Range>,
+    /// What the autoscaler follows.
+    pub targets: Targets,
+}
+
+/// Asks for other replicas, if the endpoint has the expected revision.
 pub async fn scale(
     tx: &mut TenantTx,
     id: EndpointId,
-    replicas: u32,
+    scale: Scale,
     expected: Option<i64>,
 ) -> Result<Endpoint, StoreError> {
-    let replicas =
-        i32::try_from(replicas).map_err(|_| StoreError::Conflict("that many replicas cannot be kept"))?;
     let changed = query!(
-        "UPDATE endpoints SET replicas = $2, revision = revision + 1
+        "UPDATE endpoints SET replicas = $2, min_replicas = $4, max_replicas = $5, target_queued = $6, target_tokens = $7,
+             target_first_token_ms = $8, idle_secs = $9, scaled_why = NULL, scaled_at = NULL, revision = revision + 1
          WHERE id = $1 AND deleted_at IS NULL AND ($3::bigint IS NULL OR revision = $3)",
         id.0,
-        replicas,
+        number(scale.replicas),
         expected,
+        scale.range.map(|range| number(range.min)),
+        scale.range.map(|range| number(range.max)),
+        number(scale.targets.queued_per_replica),
+        number(scale.targets.tokens_per_replica),
+        number(scale.targets.first_token_ms),
+        number(scale.targets.idle_secs),
     )
     .execute(tx.conn())
     .await?
     .rows_affected();
     let endpoint = get(tx, id).await?;
     if changed == 1 { Ok(endpoint) } else { Err(StoreError::Stale) }
+}
+
+/// The endpoint, which nobody else changes before the transaction ends.
+pub async fn lock(tx: &mut TenantTx, id: EndpointId) -> Result<Endpoint, StoreError> {
+    query!("SELECT id FROM endpoints WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE", id.0)
+        .fetch_optional(tx.conn())
+        .await?
+        .ok_or(StoreError::NotFound("endpoint"))?;
+    get(tx, id).await
 }
 
 /// Deletes an endpoint; its name is free at once, its replicas drain.

@@ -16,6 +16,8 @@ pub struct Summary {
     pub endpoints: u64,
     /// Endpoints of which at least one replica answers.
     pub ready_endpoints: u64,
+    /// Endpoints that have no replica because nobody asks; a prompt brings one.
+    pub resting_endpoints: u64,
     /// Why the endpoint that waits longest does, if one waits.
     pub waits_because: Option<String>,
 }
@@ -35,6 +37,8 @@ pub async fn summary(tx: &mut SystemTx, now: Timestamp) -> Result<Summary, Store
            SELECT (SELECT count(*) FROM workers WHERE live AND seen_at >= $1) AS "live_workers!",
                (SELECT count(*) FROM wanted) AS "endpoints!",
                (SELECT count(*) FROM wanted WHERE ready) AS "ready_endpoints!",
+               (SELECT count(*) FROM endpoints WHERE deleted_at IS NULL AND replicas = 0 AND min_replicas IS NOT NULL)
+                   AS "resting_endpoints!",
                (SELECT coalesce(p.detail, w.reason)
                 FROM wanted e
                 JOIN workloads w ON w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.state <> 'ended'
@@ -49,6 +53,7 @@ pub async fn summary(tx: &mut SystemTx, now: Timestamp) -> Result<Summary, Store
         live_workers: count(row.live_workers),
         endpoints: count(row.endpoints),
         ready_endpoints: count(row.ready_endpoints),
+        resting_endpoints: count(row.resting_endpoints),
         waits_because: row.waits_because,
     })
 }

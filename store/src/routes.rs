@@ -24,7 +24,7 @@ pub struct EndpointRoute {
     pub name: String,
     /// The version that answers.
     pub version_digest: Sha256Digest,
-    /// Whether any replica is wanted.
+    /// Whether any replica is wanted, or would be if asked for.
     pub wanted: bool,
     /// Ready replicas on live workers, by placement.
     pub replicas: Vec<ReplicaRoute>,
@@ -58,7 +58,7 @@ struct Row {
 pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
     let rows = query_as!(
         Row,
-        r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 AS "wanted!", v.digest,
+        r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 OR e.max_replicas IS NOT NULL AS "wanted!", v.digest,
                r.placement_id AS "placement_id?", r.worker_id AS "worker_id?", r.address AS "address?"
            FROM endpoints e
            JOIN model_versions v ON v.id = e.version_id
@@ -85,7 +85,7 @@ pub async fn load_some(
     let ids: Vec<Uuid> = endpoints.iter().map(|id| id.0).collect();
     let rows = query_as!(
         Row,
-        r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 AS "wanted!", v.digest,
+        r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 OR e.max_replicas IS NOT NULL AS "wanted!", v.digest,
                r.placement_id AS "placement_id?", r.worker_id AS "worker_id?", r.address AS "address?"
            FROM endpoints e
            JOIN model_versions v ON v.id = e.version_id
@@ -182,7 +182,7 @@ pub async fn served(tx: &mut TenantTx, name: Option<&str>) -> Result<Vec<ServedM
 /// Why an endpoint has no ready replica, in plain words.
 pub async fn why_not_ready(tx: &mut TenantTx, name: &str) -> Result<String, StoreError> {
     let row = query!(
-        r#"SELECT e.replicas, w.state AS "workload?", w.reason, p.state AS "placement?", p.detail
+        r#"SELECT e.replicas, e.max_replicas IS NOT NULL AS "scales!", w.state AS "workload?", w.reason, p.state AS "placement?", p.detail
            FROM endpoints e
            LEFT JOIN workloads w ON w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.state <> 'ended'
            LEFT JOIN placements p ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.state <> 'ended'
@@ -194,6 +194,9 @@ pub async fn why_not_ready(tx: &mut TenantTx, name: &str) -> Result<String, Stor
     .await?
     .ok_or(StoreError::NotFound("endpoint"))?;
     let waits = match (row.replicas, row.workload, row.placement.as_deref()) {
+        (0, _, _) if row.scales => {
+            "it has no replica now, and waits for the autoscaler to want one".to_owned()
+        }
         (0, _, _) => "it is scaled to 0 replicas".to_owned(),
         (_, None, _) => "it waits for the scheduler".to_owned(),
         (_, Some(_), None) => row.reason.unwrap_or_else(|| "it waits for the scheduler".to_owned()),

@@ -198,6 +198,7 @@ impl Scene {
                 generation: d.generation,
                 state: if d.drain { ObservedState::Ended } else { ObservedState::Ready },
                 detail: None,
+                load: None,
             })
             .collect();
         self.report(worker, &reports).await;
@@ -359,6 +360,7 @@ async fn work_of_a_lost_worker_goes_elsewhere_and_its_leases_come_back() {
         generation: share.generation,
         state: ObservedState::Ready,
         detail: None,
+        load: None,
     };
     assert!(scene.report(lost, &[report]).await, "it is live again");
     assert_eq!(scene.placed().await, ["bb"]);
@@ -530,6 +532,7 @@ async fn reports_change_only_what_is_the_workers_own() {
             generation,
             state,
             detail: Some("exited with signal 9\0\n".to_owned()),
+            load: None,
         }]
     };
     let current = desired[0].generation;

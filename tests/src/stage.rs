@@ -18,7 +18,7 @@ use domain::certificates::SigningKey;
 use domain::inference::{Event, GenerateRequest};
 use domain::keys::{CredentialKind, Pepper, mint};
 use domain::models::Sha256Digest;
-use domain::workers::{DesiredState, LeasedChunk};
+use domain::workers::{DesiredState, LeasedChunk, ReplicaLoad};
 use domain::{AuditId, Clock, EndpointId, KeyId, PlacementId, ProjectId, TenantId, VersionId};
 use futures_util::StreamExt;
 use reqwest::{Client, Method, RequestBuilder};
@@ -68,6 +68,11 @@ pub struct Ministry {
 impl Stage {
     /// Starts both on an empty database.
     pub async fn start() -> Self {
+        Self::start_with(|_, _| ()).await
+    }
+
+    /// The same, with settings that the test changes.
+    pub async fn start_with(change: impl FnOnce(&mut api::Settings, &mut scheduler::Settings)) -> Self {
         let db = Database::fresh().await;
         let dir = tempfile::tempdir().expect("a temporary folder");
         let objects = Objects::local(dir.path()).expect("an object store");
@@ -81,7 +86,9 @@ impl Stage {
             join_token: join_token.clone(),
         };
         let any = "127.0.0.1:0".parse().expect("an address");
-        let settings = api::Settings { listen: any, internal_listen: any, ..api::Settings::default() };
+        let mut settings = api::Settings { listen: any, internal_listen: any, ..api::Settings::default() };
+        let mut scheduling = scheduler::Settings::default();
+        change(&mut settings, &mut scheduling);
         let server = api::Server::bind(settings, deps).await.expect("the API listens");
         let public = format!("http://{}", server.public_addr);
         let internal = format!("http://{}/internal/v1", server.internal_addr);
@@ -96,7 +103,7 @@ impl Stage {
         let processes = vec![
             tokio::spawn(server.run(shutdown.clone())),
             tokio::spawn(async move {
-                scheduler::run(scheduler::Settings::default(), deps, stop).await.expect("the scheduler runs");
+                scheduler::run(scheduling, deps, stop).await.expect("the scheduler runs");
             }),
         ];
         let http = Client::builder().no_proxy().build().expect("a client");
@@ -214,14 +221,17 @@ impl Stage {
         let router = Router::new().route("/generate/{placement}", post(generate)).with_state(inner.clone());
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         let placements = Arc::<Mutex<HashMap<PlacementId, i64>>>::default();
+        let load = Arc::<Mutex<Option<ReplicaLoad>>>::default();
         let credential = text("credential");
         let reporting = tokio::spawn(report(
             self.http.clone(),
             self.internal.clone(),
             credential.clone(),
             placements.clone(),
+            load.clone(),
         ));
-        Worker { id: text("worker_id"), credential, placements, inner, tasks: vec![serving, reporting] }
+        let tasks = vec![serving, reporting];
+        Worker { id: text("worker_id"), credential, placements, load, inner, tasks }
     }
 
     /// A request of a ministry to the public listener.
@@ -273,6 +283,7 @@ pub struct Worker {
     pub id: String,
     credential: String,
     placements: Arc<Mutex<HashMap<PlacementId, i64>>>,
+    load: Arc<Mutex<Option<ReplicaLoad>>>,
     inner: Arc<Inner>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -298,6 +309,11 @@ impl Worker {
     /// Closes its port but goes on reporting: it looks alive and is not.
     pub fn stop_serving(&self) {
         self.tasks[0].abort();
+    }
+
+    /// Says from now on that each of its replicas is so busy.
+    pub fn is_busy(&self, load: ReplicaLoad) {
+        *self.load.lock().expect("no panic") = Some(load);
     }
 
     /// What is placed on it, with generations.
@@ -349,18 +365,21 @@ async fn report(
     internal: String,
     credential: String,
     placements: Arc<Mutex<HashMap<PlacementId, i64>>>,
+    load: Arc<Mutex<Option<ReplicaLoad>>>,
 ) {
     loop {
         let (status, desired) =
             call(&http, Method::GET, &format!("{internal}/desired"), Some(&credential), None).await;
         if status == StatusCode::OK {
             let desired: DesiredState = serde_json::from_value(desired).expect("desired state");
+            let load = *load.lock().expect("no panic");
             let reports: Vec<Value> = desired
                 .placements
                 .iter()
                 .map(|p| {
                     let state = if p.drain { "ended" } else { "ready" };
-                    json!({"placement_id": p.placement_id, "generation": p.generation, "state": state, "detail": null})
+                    let load = load.filter(|_| !p.drain);
+                    json!({"placement_id": p.placement_id, "generation": p.generation, "state": state, "detail": null, "load": load})
                 })
                 .collect();
             let live = desired.placements.iter().filter(|p| !p.drain).map(|p| (p.placement_id, p.generation));

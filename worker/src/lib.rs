@@ -16,6 +16,7 @@ mod folder;
 mod holding;
 mod jobs;
 mod link;
+mod load;
 mod reconcile;
 mod registry;
 mod serve;

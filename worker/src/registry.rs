@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use domain::PlacementId;
+use domain::inference::Event;
 use domain::workers::{
     DesiredPlacement, DesiredState, MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport, ReportRequest,
 };
+use domain::workloads::WorkloadOwner;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::engines::EngineHandle;
+use crate::load::Meter;
 use crate::reconcile::{Action, Actual, Held as HeldFacts, Phase, reconcile};
 
 /// What is said of every placement while the worker shuts down.
@@ -28,13 +32,19 @@ pub struct Held {
     pub stop: CancellationToken,
     /// Requests that are being answered.
     in_flight: watch::Sender<usize>,
+    meter: Mutex<Meter>,
 }
 
 impl Held {
     /// Holds `placement`, using `engine`.
     pub fn new(placement: DesiredPlacement, engine: EngineHandle) -> Self {
         let (drain, stop) = Default::default();
-        Self { placement, engine, drain, stop, in_flight: watch::Sender::new(0) }
+        let meter = Mutex::new(Meter::new(Instant::now()));
+        Self { placement, engine, drain, stop, in_flight: watch::Sender::new(0), meter }
+    }
+
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one more request until the guard is dropped; `None` when no more
@@ -43,7 +53,9 @@ impl Held {
         // Counted first: draining then either sees it or has been seen here.
         self.in_flight.send_modify(|n| *n += 1);
         metrics::gauge!("chancery_worker_requests_in_flight").increment(1);
-        let guard = InFlight(Arc::clone(self));
+        let now = Instant::now();
+        self.meter().begin(now);
+        let guard = InFlight { held: Arc::clone(self), since: now, tokens: 0, waits: true };
         (!self.drain.is_cancelled() && !self.stop.is_cancelled()).then_some(guard)
     }
 
@@ -55,11 +67,37 @@ impl Held {
 }
 
 /// A request that is being answered.
-pub struct InFlight(Arc<Held>);
+pub struct InFlight {
+    held: Arc<Held>,
+    since: Instant,
+    /// Read and written for it.
+    tokens: u64,
+    /// For its first token.
+    waits: bool,
+}
+
+impl InFlight {
+    /// The engine said this of it.
+    pub fn count(&mut self, event: &Event) {
+        let (tokens, answers) = match event {
+            Event::Started { prompt_tokens } => (*prompt_tokens, false),
+            Event::Text { tokens, .. } => (*tokens, true),
+            Event::Finished { .. } | Event::Failed { .. } => return,
+        };
+        let now = Instant::now();
+        self.tokens += u64::from(tokens);
+        let mut meter = self.held.meter();
+        meter.grow(tokens, now);
+        if answers && std::mem::take(&mut self.waits) {
+            meter.first_token(now.duration_since(self.since), now);
+        }
+    }
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.send_modify(|n| *n -= 1);
+        self.held.meter().end(self.tokens, self.waits, Instant::now());
+        self.held.in_flight.send_modify(|n| *n -= 1);
         metrics::gauge!("chancery_worker_requests_in_flight").decrement(1);
     }
 }
@@ -164,6 +202,12 @@ impl Registry {
     /// What the API is told.
     pub fn report(&self) -> ReportRequest {
         let inner = self.lock();
+        let load = |entry: &Entry| {
+            let held = entry.held.as_ref()?;
+            let replica = matches!(held.placement.owner, WorkloadOwner::Endpoint(_));
+            let answers = entry.state == ObservedState::Ready && !inner.stopping;
+            (replica && answers).then(|| held.meter().load(Instant::now()))
+        };
         let of = |(id, entry): (&PlacementId, &Entry)| {
             let stopping = inner.stopping && entry.state != ObservedState::Ended;
             PlacementReport {
@@ -171,6 +215,7 @@ impl Registry {
                 generation: entry.generation,
                 state: if stopping { ObservedState::Failing } else { entry.state },
                 detail: if stopping { Some(STOPPING.to_owned()) } else { entry.detail.clone() },
+                load: load(entry),
             }
         };
         ReportRequest { placements: inner.entries.iter().map(of).take(MAX_REPORTED_PLACEMENTS).collect() }

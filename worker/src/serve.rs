@@ -163,7 +163,7 @@ struct Answer {
     held: Arc<Held>,
     started: bool,
     ended: bool,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 async fn begin(
@@ -190,7 +190,7 @@ async fn begin(
         debug!("An engine does not answer: {}", crate::link::chain(&error));
         unavailable("the engine does not take requests; it is being restarted")
     })?;
-    Ok(Answer { events, held, started: false, ended: false, _in_flight: in_flight })
+    Ok(Answer { events, held, started: false, ended: false, in_flight })
 }
 
 /// The lines of an answer. Nothing is read ahead of the gateway.
@@ -218,6 +218,7 @@ impl Answer {
             Ok((event, line)) => {
                 self.started = true;
                 crate::count_tokens(&event);
+                self.in_flight.count(&event);
                 Some(line)
             }
             Err(error) => {

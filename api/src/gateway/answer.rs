@@ -13,6 +13,7 @@ use reqwest::header::CONTENT_TYPE;
 use tokio::time::timeout;
 
 use super::events::{EventError, Events};
+use super::holding::{Full, Place};
 use super::routes::{Route, Ticket};
 use super::settle::Meter;
 use crate::access::TenantScope;
@@ -21,7 +22,8 @@ use crate::state::App;
 
 /// Replicas that are asked for one answer.
 const MAX_TRIES: u32 = 4;
-/// How long a request waits for a replica to become ready.
+/// How long a request waits for replicas that do not answer, and at least for the
+/// first to be placed.
 const WAIT_FOR_REPLICA: Duration = Duration::from_secs(5);
 /// Longest pause before the replicas that failed are tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
@@ -31,6 +33,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(300);
 /// When to come again after [`FailureKind::Overloaded`].
 const OVERLOADED_RETRY_SECS: u64 = 2;
+/// When to come again if too many are held.
+const HELD_RETRY_SECS: u64 = 10;
 /// Names told to who asks for a model that is not there.
 const MAX_NAMES: usize = 20;
 
@@ -243,9 +247,8 @@ fn note(request: RequestId, ticket: &Ticket, failure: &Failure) {
     );
 }
 
-/// The endpoint, waiting a moment for one that was created just now.
-/// The endpoint of that name. One that the caller may not use answers like one
-/// that does not exist.
+/// The endpoint of that name, waiting a moment for one that was created just now.
+/// One that the caller may not use answers like one that does not exist.
 async fn find(app: &App, scope: &TenantScope, name: &str) -> Result<Arc<Route>> {
     let may_use = |name: &str| scope.caller.bounds.as_ref().is_none_or(|bounds| bounds.allows_endpoint(name));
     let deadline = Instant::now() + WAIT_FOR_REPLICA;
@@ -296,8 +299,9 @@ struct Tries<'a> {
 impl Tries<'_> {
     /// Asks replicas until one begins. `last` is how an earlier one failed.
     async fn until_begun(&mut self, mut last: Option<Failure>) -> Result<Begun> {
-        let deadline = Instant::now() + WAIT_FOR_REPLICA;
+        let mut deadline = Instant::now() + WAIT_FOR_REPLICA;
         let mut asked = Instant::now();
+        let mut held: Option<Hold> = None;
         loop {
             if let Some(Failure::Invalid(why)) = last {
                 return Err(ApiError::Malformed(why));
@@ -309,6 +313,10 @@ impl Tries<'_> {
                 _ => None,
             };
             if let Some(ticket) = ticket {
+                if let Some(held) = held.take() {
+                    held.over();
+                    deadline = Instant::now() + WAIT_FOR_REPLICA;
+                }
                 self.made += 1;
                 self.tried.push(ticket.0.placement);
                 match self.begin(ticket).await {
@@ -328,16 +336,53 @@ impl Tries<'_> {
                     ),
                 });
             }
+            if held.is_none() && self.made < MAX_TRIES && route.as_ref().is_some_and(|r| r.is_cold()) {
+                held = Some(self.hold()?);
+                deadline = Instant::now() + self.longest_hold();
+            }
+            if let Some(held) = &held
+                && held.since.elapsed() >= WAIT_FOR_REPLICA
+                && let Some(why) = self.app.holding.stuck(self.endpoint)
+            {
+                return Err(self.not_ready(&why));
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.made >= MAX_TRIES || route.is_none_or(|r| !r.wanted) {
-                return Err(self.unavailable().await);
+                return Err(self.unavailable(held.is_some()).await);
             }
             // A replica may be restarting, or another being placed.
-            let _ = timeout(left.min(RETRY_PAUSE), news).await;
+            tokio::select! {
+                _ = timeout(left.min(RETRY_PAUSE), news) => {}
+                () = self.app.draining.cancelled(), if held.is_some() => {
+                    return Err(ApiError::Unavailable(format!(
+                        "the model {:?} is not ready, and this server is being restarted; send the request again",
+                        self.model
+                    )));
+                }
+            }
             if asked.elapsed() >= RETRY_PAUSE {
                 self.tried.clear();
             }
         }
+    }
+
+    /// Waits from now on for a replica to be there.
+    fn hold(&self) -> Result<Hold> {
+        let place = Place::take(self.app, self.tenant, self.endpoint).map_err(|full| {
+            let whose = match full {
+                Full::Endpoint => format!("the model {:?}", self.model),
+                Full::Tenant => "models of this tenant that are not ready".to_owned(),
+            };
+            ApiError::TooManyRequests {
+                retry_after_secs: HELD_RETRY_SECS,
+                detail: format!("too many requests wait for {whose}; try again later"),
+            }
+        })?;
+        Ok(Hold { _place: place, since: Instant::now() })
+    }
+
+    fn longest_hold(&self) -> Duration {
+        Duration::from_secs(self.app.settings.hold_secs)
     }
 
     async fn begin(&self, ticket: Ticket) -> Result<Begun, Failure> {
@@ -374,7 +419,11 @@ impl Tries<'_> {
         }
     }
 
-    async fn unavailable(&self) -> ApiError {
+    fn not_ready(&self, why: &str) -> ApiError {
+        ApiError::Unavailable(format!("the model {:?} is not ready: {why}", self.model))
+    }
+
+    async fn unavailable(&self, held: bool) -> ApiError {
         if self.made > 0 {
             let model = self.model;
             return ApiError::Unavailable(format!(
@@ -386,8 +435,23 @@ impl Tries<'_> {
             store::routes::why_not_ready(&mut tx, self.model).await
         };
         match why.await {
-            Ok(why) => ApiError::Unavailable(format!("the model {:?} is not ready: {why}", self.model)),
+            Ok(why) if held => self
+                .not_ready(&format!("{why}; the request waited {} s for it", self.longest_hold().as_secs())),
+            Ok(why) => self.not_ready(&why),
             Err(e) => e.into(),
         }
+    }
+}
+
+/// A request that waits for a replica to be there.
+struct Hold {
+    _place: Place,
+    since: Instant,
+}
+
+impl Hold {
+    /// One is.
+    fn over(self) {
+        metrics::histogram!("chancery_hold_seconds").record(self.since.elapsed().as_secs_f64());
     }
 }

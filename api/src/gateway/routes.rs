@@ -49,9 +49,17 @@ pub(crate) struct Route {
     pub endpoint: EndpointId,
     pub project: ProjectId,
     pub version: Sha256Digest,
-    /// Whether any replica is wanted: if not, waiting for one is vain.
+    /// Whether any replica is wanted, or would be if asked for: if not, waiting
+    /// for one is vain.
     pub wanted: bool,
     replicas: Vec<Arc<Replica>>,
+}
+
+impl Route {
+    /// Whether a replica may come, and none is there.
+    pub fn is_cold(&self) -> bool {
+        self.wanted && self.replicas.is_empty()
+    }
 }
 
 /// A ready replica and how busy this gateway keeps it.

@@ -95,7 +95,7 @@ impl Fleet {
                     self.forget(worker);
                 }
             }
-            Change::Of(Topic::Desired | Topic::Tenants, _) => {}
+            Change::Of(Topic::Desired | Topic::Tenants | Topic::Demand, _) => {}
             Change::Anything => {
                 let mut credentials = lock(&self.credentials);
                 credentials.epoch += 1;

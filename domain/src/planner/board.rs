@@ -104,6 +104,7 @@ pub struct Planner {
     pub(super) changed_owners: BTreeSet<WorkloadOwner>,
     pub(super) changed: BTreeSet<WorkloadId>,
     pub(super) lost: BTreeSet<WorkerId>,
+    pub(super) cordoned: BTreeSet<WorkerId>,
     /// Workers to be judged by their silence.
     pub(super) changed_workers: BTreeSet<WorkerId>,
     requote: bool,
@@ -153,6 +154,7 @@ impl Planner {
             changed_owners: BTreeSet::new(),
             changed: BTreeSet::new(),
             lost: BTreeSet::new(),
+            cordoned: BTreeSet::new(),
             changed_workers: BTreeSet::new(),
             requote: false,
             crowded: false,
@@ -212,6 +214,10 @@ impl Planner {
             }
             Change::Worker(id, worker) => self.tell_worker(id, worker),
             Change::Intent(owner, intent) => {
+                let floors = [self.facts.intents.get(&owner), intent.as_ref()].map(quota::floor);
+                if floors[0] != floors[1] {
+                    self.changed.extend(self.members.get(&owner).into_iter().flatten());
+                }
                 match intent {
                     Some(intent) => self.facts.intents.insert(owner, intent),
                     None => self.facts.intents.remove(&owner),
@@ -225,6 +231,7 @@ impl Planner {
 
     fn tell_worker(&mut self, id: WorkerId, worker: Option<Worker>) {
         self.changed_workers.insert(id);
+        self.note_cordon(id, worker.as_ref().is_some_and(|worker| worker.cordoned));
         let Some(worker) = worker else {
             self.facts.workers.remove(&id);
             self.lost.remove(&id);
@@ -274,6 +281,7 @@ impl Planner {
             self.placed.insert(workload, id);
             self.on_worker.entry(placement.worker_id).or_default().insert(id);
             self.changed_workers.insert(placement.worker_id);
+            self.note_standing(placement.owner);
             self.listed.want(placement.tenant_id, &placement.resources.class, &mut self.requote);
             self.facts.placements.insert(id, placement);
             self.changed.insert(workload);
@@ -281,7 +289,9 @@ impl Planner {
     }
 
     pub(super) fn forget_placement(&mut self, id: PlacementId, workload: WorkloadId, worker: WorkerId) {
-        self.facts.placements.remove(&id);
+        if let Some(placement) = self.facts.placements.remove(&id) {
+            self.note_standing(placement.owner);
+        }
         if self.placed.get(&workload) == Some(&id) {
             self.placed.remove(&workload);
         }
@@ -368,7 +378,10 @@ impl Planner {
                 known.standing == *standing
                     && self.admissions.ask(id).is_some_and(|told| match standing {
                         Standing::Waits | Standing::Promised => told == ask,
-                        _ => told.options == ask.options && told.project == ask.project,
+                        _ => {
+                            (&told.options, told.project, told.group)
+                                == (&ask.options, ask.project, ask.group)
+                        }
                     })
             }
             _ => false,
@@ -469,7 +482,8 @@ impl Planner {
                 && !self.evicting.contains_key(&id);
             let standing = if stays { Standing::Placed(seat) } else { Standing::Leaves(seat) };
             let queued_at = workload.map_or(placement.since, |workload| workload.queued_at);
-            let wanted = quota::Wanted::of_placement(placement, queued_at);
+            let intent = self.facts.intents.get(&placement.owner);
+            let wanted = quota::Wanted::of_placement(placement, intent, queued_at);
             (standing, wanted, placement.owner, placement.version_id)
         } else {
             let workload = workload?;
@@ -486,7 +500,7 @@ impl Planner {
             } else {
                 Standing::Waits
             };
-            let wanted = quota::Wanted::of_workload(workload, intent.map(|i| i.project_id));
+            let wanted = quota::Wanted::of_workload(workload, intent);
             (standing, wanted, workload.owner, workload.version_id)
         };
         let bounds = bounds(wanted.tenant);

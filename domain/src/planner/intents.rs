@@ -1,5 +1,5 @@
 //! What is there at all: workers that are lost, and as many workloads as each
-//! owner wants.
+//! owner wants, and more while some of them move.
 
 use std::cmp::Reverse;
 
@@ -54,8 +54,11 @@ impl Planner {
             let wanted = intent.map_or(0, |intent| intent.count);
             let members = self.members.get(&owner);
             let existing = members.map_or(0, |members| u32::try_from(members.len()).unwrap_or(u32::MAX));
+            let moving = self.moving(owner, wanted);
+            let to_move = u32::try_from(moving.members.len()).unwrap_or(u32::MAX);
+            let staying = existing - to_move;
             if let Some(intent) = intent
-                && wanted > existing
+                && wanted > staying
             {
                 if !may_create {
                     later.push(owner);
@@ -69,10 +72,11 @@ impl Planner {
                     resources: intent.resources.clone(),
                     priority: intent.priority,
                     existing,
-                    count: wanted - existing,
+                    count: wanted - staying,
                 });
             }
-            if existing <= wanted {
+            let (moved, surplus) = (to_move - moving.needed, staying.saturating_sub(wanted));
+            if moved + surplus == 0 {
                 continue;
             }
             let mut parting: Vec<&Workload> =
@@ -81,8 +85,12 @@ impl Planner {
                 let placement = self.placed.get(&workload.id).and_then(|id| self.facts.placements.get(id));
                 parting_order(workload, placement)
             });
-            let parting = parting.into_iter().take((existing - wanted) as usize);
-            for (workload, generation) in parting.map(|w| (w.id, w.generation)).collect::<Vec<_>>() {
+            let (on_cordoned, others): (Vec<&Workload>, Vec<&Workload>) =
+                parting.into_iter().partition(|workload| moving.members.contains(&workload.id));
+            let parting = (on_cordoned.into_iter().take(moved as usize))
+                .chain(others.into_iter().take(surplus as usize))
+                .map(|w| (w.id, w.generation));
+            for (workload, generation) in parting.collect::<Vec<_>>() {
                 decisions.push(Decision::EndWorkload { workload, generation });
                 self.facts.workloads.remove(&workload);
                 self.forget_member(owner, workload);

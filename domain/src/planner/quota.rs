@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::{Closed, LivePlacement, Snapshot};
+use super::{Closed, Intent, LivePlacement, Snapshot};
 use crate::accelerators::ResourceRequest;
 use crate::quotas::{
     Admissions, Amount, Ask, Group, Hold, Holding, HoldingStanding, Key, Level, MAX_AMOUNT, NodeId, NodeSpec,
@@ -93,22 +93,30 @@ pub(super) struct Wanted<'a> {
     pub priority: i32,
     pub queued_at: Timestamp,
     pub resources: &'a ResourceRequest,
+    /// Replicas of its endpoint above this many go first.
+    pub floor: u32,
+}
+
+/// Of how many replicas none goes before others.
+pub(super) fn floor(intent: Option<&Intent>) -> u32 {
+    intent.map_or(1, |intent| intent.floor)
 }
 
 impl<'a> Wanted<'a> {
-    pub fn of_workload(workload: &'a Workload, project: Option<ProjectId>) -> Self {
+    pub fn of_workload(workload: &'a Workload, intent: Option<&Intent>) -> Self {
         Self {
             id: workload.id,
             tenant: workload.tenant_id,
-            project,
+            project: intent.map(|intent| intent.project_id),
             owner: workload.owner,
             priority: workload.priority,
             queued_at: workload.queued_at,
             resources: &workload.resources,
+            floor: floor(intent),
         }
     }
 
-    pub fn of_placement(placement: &'a LivePlacement, queued_at: Timestamp) -> Self {
+    pub fn of_placement(placement: &'a LivePlacement, intent: Option<&Intent>, queued_at: Timestamp) -> Self {
         Self {
             id: placement.workload_id,
             tenant: placement.tenant_id,
@@ -117,6 +125,7 @@ impl<'a> Wanted<'a> {
             priority: placement.priority,
             queued_at,
             resources: &placement.resources,
+            floor: floor(intent),
         }
     }
 
@@ -130,7 +139,10 @@ impl<'a> Wanted<'a> {
             option.push((memory, bytes.min(MAX_AMOUNT)));
         }
         let group = match self.owner {
-            WorkloadOwner::Endpoint(endpoint) => Some(Group { endpoint, min_replicas: 1, guaranteed: 0 }),
+            // What is lent can be taken back, whatever its borrower calls the least.
+            WorkloadOwner::Endpoint(endpoint) => {
+                Some(Group { endpoint, min_replicas: self.floor, guaranteed: 0 })
+            }
             WorkloadOwner::Job(_) => None,
         };
         Ask {

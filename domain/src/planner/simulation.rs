@@ -143,7 +143,7 @@ impl World {
             WorkloadOwner::Endpoint(_) => ENDPOINT_PRIORITY,
             WorkloadOwner::Job(_) => JOB_PRIORITY,
         };
-        let intent = Intent { tenant_id, project_id, priority, version_id, resources, count };
+        let intent = Intent { tenant_id, project_id, priority, version_id, resources, count, floor: 1 };
         self.snapshot.intents.insert(owner, intent);
         owner
     }
@@ -402,6 +402,13 @@ impl World {
             Decision::EndWorkload { workload, generation } => {
                 let workload = self.snapshot.workloads.remove(workload).expect("ended twice");
                 assert_eq!(workload.generation, *generation);
+                if let Some(intent) = self.snapshot.intents.get(&workload.owner) {
+                    let left = self.answering(workload.owner).count();
+                    let placed = self.snapshot.placements.values().find(|p| p.workload_id == workload.id);
+                    let lost = placed.is_some_and(|placed| placed.state == PlacementState::Ready);
+                    let wanted = usize::try_from(intent.count).unwrap();
+                    assert!(!lost || left >= wanted, "{workload:?} ended, though it answered and was needed");
+                }
             }
             Decision::Drain { placement, generation } => {
                 let placement = self.snapshot.placements.get_mut(placement).unwrap();
@@ -430,6 +437,34 @@ impl World {
                 workload.promised_at = promised.then(|| workload.promised_at.unwrap_or(now));
             }
         }
+    }
+
+    /// Placements of an owner's workloads that answer.
+    fn answering(&self, owner: WorkloadOwner) -> impl Iterator<Item = &LivePlacement> {
+        let all = self.snapshot.placements.values();
+        all.filter(move |p| {
+            p.owner == owner
+                && p.state == PlacementState::Ready
+                && self.snapshot.workloads.contains_key(&p.workload_id)
+        })
+    }
+
+    /// How many more workloads an endpoint has, because some are to leave cordoned
+    /// workers.
+    fn moving(&self, owner: WorkloadOwner, wanted: u32) -> u32 {
+        if matches!(owner, WorkloadOwner::Job(_)) {
+            return 0;
+        }
+        let on_cordoned = |p: &LivePlacement| self.snapshot.workers[&p.worker_id].cordoned;
+        let to_move = self.snapshot.placements.values().filter(|p| {
+            p.owner == owner
+                && p.state != PlacementState::Draining
+                && self.snapshot.workloads.contains_key(&p.workload_id)
+                && on_cordoned(p)
+        });
+        let others = self.answering(owner).filter(|p| !on_cordoned(p)).count();
+        let needed = wanted.saturating_sub(u32::try_from(others).unwrap());
+        needed.min(u32::try_from(to_move.count()).unwrap())
     }
 
     fn place(&mut self, id: WorkloadId, generation: i64, worker_id: WorkerId, holds: &[Hold]) {
@@ -517,7 +552,12 @@ impl World {
         }
         for (owner, intent) in &self.snapshot.intents {
             let have = self.snapshot.workloads.values().filter(|w| w.owner == *owner).count();
-            assert_eq!(u32::try_from(have).unwrap(), intent.count, "{owner:?}");
+            let moving = self.moving(*owner, intent.count);
+            assert_eq!(
+                u32::try_from(have).unwrap(),
+                intent.count + moving,
+                "{owner:?}, {moving} of it moving"
+            );
         }
         for workload in self.snapshot.workloads.values().filter(|w| w.state == WorkloadState::Pending) {
             assert!(workload.reason.is_some(), "{workload:?} waits for nothing");
@@ -573,7 +613,8 @@ impl World {
                 if let Some(owner) = self.random.pick(&owners) {
                     let most = if matches!(owner, WorkloadOwner::Job(_)) { 2 } else { 6 };
                     let count = u32::try_from(self.random.below(most)).unwrap();
-                    self.snapshot.intents.get_mut(&owner).unwrap().count = count;
+                    let intent = self.snapshot.intents.get_mut(&owner).unwrap();
+                    (intent.count, intent.floor) = (count, (count / 2).max(1));
                 }
             }
             4 => {

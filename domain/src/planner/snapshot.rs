@@ -118,6 +118,9 @@ pub struct Intent {
     pub resources: ResourceRequest,
     /// How many: replicas of an endpoint, shares of a job; 0 when deleted or over.
     pub count: u32,
+    /// Replicas above this many go before others where room must be made; at
+    /// least 1.
+    pub floor: u32,
 }
 
 /// What a placement holds of one device.

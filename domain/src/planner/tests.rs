@@ -35,10 +35,11 @@ proptest! {
         }
         // When everybody reports and drains, all that was let go is gone.
         world.report();
-        world.make_true();
-        world.settle();
-        world.make_true();
-        world.settle();
+        let mut turns = 0;
+        while !world.settle().is_empty() || world.make_true_if_any() {
+            turns += 1;
+            prop_assert!(turns < 30, "moved for ever");
+        }
         world.check_settled();
         prop_assert!(world.snapshot.placements.values().all(|p| world.snapshot.workloads.contains_key(&p.workload_id)));
     }
@@ -374,6 +375,92 @@ fn scaling_down_lets_go_of_what_serves_least_and_drains_it_first() {
     world.make_true();
     assert!(world.snapshot.placements.is_empty());
     assert_eq!(plan(&world.snapshot, world.now), []);
+}
+
+fn cordon(world: &mut World, worker: WorkerId, cordoned: bool) {
+    world.snapshot.workers.get_mut(&worker).unwrap().cordoned = cordoned;
+}
+
+#[test]
+fn a_replica_on_a_cordoned_worker_goes_when_its_replacement_answers() {
+    let mut world = World::new(1);
+    let first = world.add_worker("cpu", 1, 2 * GB, 4000);
+    let endpoint = world.add_endpoint(GB, 500, 2);
+    world.settle();
+    world.make_true();
+    let second = world.add_worker("cpu", 1, GB, 4000);
+    cordon(&mut world, first, true);
+    let decisions = world.settle();
+    assert!(!decisions.iter().any(|d| matches!(d, Decision::EndWorkload { .. })), "{decisions:?}");
+    assert_eq!(workers_of(&world, endpoint), [first, first, second]);
+    assert_eq!(reasons(&world).len(), 1, "there is room for one replacement");
+
+    world.make_true();
+    let decisions = world.settle();
+    assert!(matches!(decisions[..], [Decision::EndWorkload { .. }, Decision::Drain { .. }]), "{decisions:?}");
+    world.make_true();
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint), [first, second], "the other stays until there is room");
+
+    let third = world.add_worker("cpu", 1, GB, 4000);
+    world.settle();
+    for _ in 0..2 {
+        world.make_true();
+        world.settle();
+    }
+    assert_eq!(workers_of(&world, endpoint), [second, third]);
+    assert_eq!(world.settle(), []);
+}
+
+#[test]
+fn what_has_nowhere_to_go_stays_on_a_cordoned_worker_and_says_so() {
+    let mut world = World::new(1);
+    let only = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let endpoint = world.add_endpoint(GB, 500, 1);
+    let job = world.add_job(GB, 500);
+    world.settle();
+    world.make_true();
+    cordon(&mut world, only, true);
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint), [only]);
+    assert_eq!(reasons(&world), ["no worker of class cpu takes work: 1 worker is cordoned"]);
+    assert_eq!(world.settle(), []);
+
+    cordon(&mut world, only, false);
+    let decisions = world.settle();
+    assert!(matches!(decisions[..], [Decision::EndWorkload { .. }]), "{decisions:?}");
+    assert_eq!((workers_of(&world, endpoint), workers_of(&world, job)), (vec![only], vec![only]));
+    assert!(reasons(&world).is_empty());
+}
+
+#[test]
+fn a_replacement_makes_nobody_leave_whose_quota_it_would_need() {
+    let mut world = World::new(1);
+    let first = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let second = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let endpoint = world.add_endpoint(GB, 1000, 1);
+    let tenant = world.snapshot.intents[&endpoint].tenant_id;
+    let mut node = crate::quotas::NodeSpec::new(crate::quotas::NodeId::Tenant(tenant), None);
+    let nominal = crate::quotas::Quota { nominal: 1000, ..crate::quotas::Quota::default() };
+    node.quotas.insert(crate::quotas::Key::milli("cpu"), nominal);
+    world.snapshot.quotas.push(node);
+    world.settle();
+    world.make_true();
+    let there = workers_of(&world, endpoint)[0];
+    cordon(&mut world, there, true);
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint), [there]);
+    assert_eq!(
+        reasons(&world),
+        ["its tenant's quota of class cpu has less left than the 1000 milli-accelerators it asks for"]
+    );
+    world.snapshot.quotas[0].quotas.values_mut().for_each(|quota| quota.nominal = 2000);
+    world.settle();
+    world.make_true();
+    world.settle();
+    world.make_true();
+    let other = if there == first { second } else { first };
+    assert_eq!(workers_of(&world, endpoint), [other]);
 }
 
 #[test]

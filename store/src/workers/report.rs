@@ -4,6 +4,7 @@ use domain::outbox::Topic;
 use domain::workers::{MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport};
 use domain::{PlacementId, Timestamp, WorkerId};
 use sqlx::query;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::mark_seen;
@@ -29,6 +30,7 @@ pub async fn report(
     let mut changed = !was_live;
     changed |= observe(tx, worker, placements).await?;
     changed |= unmentioned(tx, worker, placements).await?;
+    measure(tx, worker, placements, now).await?;
     let ended = drained(tx, worker, placements).await?;
     if !ended.is_empty() {
         changed = true;
@@ -76,6 +78,53 @@ async fn observe(
     .fetch_all(tx.conn())
     .await?;
     Ok(changed.iter().any(|row| row.moved))
+}
+
+/// Keeps how busy replicas are, of endpoints that follow it.
+async fn measure(
+    tx: &mut SystemTx,
+    worker: WorkerId,
+    placements: &[PlacementReport],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (mut ids, mut generations) = (Vec::new(), Vec::new());
+    let (mut queued, mut tokens, mut first_tokens, mut idle) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    for (report, load) in placements.iter().filter_map(|report| Some((report, report.load.as_ref()?))) {
+        ids.push(report.placement_id.0);
+        generations.push(report.generation);
+        queued.push(number(load.queued_milli));
+        tokens.push(number(load.tokens));
+        first_tokens.push(load.first_token_ms.map(number));
+        idle.push(number(load.idle_ms));
+    }
+    if ids.is_empty() {
+        return Ok(());
+    }
+    query!(
+        "INSERT INTO placement_loads (placement_id, endpoint_id, queued_milli, tokens, first_token_ms, idle_ms, reported_at)
+         SELECT p.id, e.id, r.queued, r.tokens, r.first_token, r.idle, $8
+         FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+             AS r (id, generation, queued, tokens, first_token, idle)
+         JOIN placements p ON p.id = r.id AND p.generation = r.generation AND p.worker_id = $1 AND p.state = 'ready'
+         JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
+         JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
+             AND e.min_replicas IS NOT NULL AND e.deleted_at IS NULL
+         ON CONFLICT (placement_id) DO UPDATE SET queued_milli = excluded.queued_milli, tokens = excluded.tokens,
+             first_token_ms = excluded.first_token_ms, idle_ms = excluded.idle_ms, reported_at = excluded.reported_at",
+        worker.0,
+        &ids,
+        &generations,
+        &queued,
+        &tokens,
+        &first_tokens as &[Option<i64>],
+        &idle,
+        OffsetDateTime::from(now),
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(())
 }
 
 #[derive(Default)]

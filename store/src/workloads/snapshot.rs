@@ -85,8 +85,8 @@ type Intents = BTreeMap<WorkloadOwner, Intent>;
 
 pub(super) async fn endpoints(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Intents, StoreError> {
     let rows = query!(
-        "SELECT id, tenant_id, project_id, priority, version_id, class, memory_bytes, milli, replicas FROM endpoints
-         WHERE id = ANY($1) AND deleted_at IS NULL AND replicas > 0",
+        "SELECT id, tenant_id, project_id, priority, version_id, class, memory_bytes, milli, replicas, min_replicas
+         FROM endpoints WHERE id = ANY($1) AND deleted_at IS NULL AND replicas > 0",
         ids,
     )
     .fetch_all(tx.conn())
@@ -101,6 +101,7 @@ pub(super) async fn endpoints(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Intents
                 version_id: VersionId(row.version_id),
                 resources: resources("endpoints", row.id, row.class, row.memory_bytes, row.milli)?,
                 count: count.map_err(|_| StoreError::corrupt("endpoints", "replicas", row.id))?,
+                floor: row.min_replicas.and_then(|least| least.try_into().ok()).unwrap_or(1).max(1),
             };
             Ok((WorkloadOwner::Endpoint(EndpointId(row.id)), intent))
         })
@@ -134,6 +135,7 @@ pub(super) async fn jobs(
                 version_id: VersionId(row.version_id),
                 resources: resources("jobs", row.id, row.class, row.memory_bytes, row.milli)?,
                 count: shares(row.open_chunks.unsigned_abs(), limits),
+                floor: 1,
             };
             Ok((WorkloadOwner::Job(JobId(row.id)), intent))
         })
