@@ -232,12 +232,16 @@ async fn examples(
     let url = format!("{}/api/v1/workloads", stage.public);
     let (_, workloads) = call(&stage.http, Method::GET, &url, Some(head), None).await;
     let of_project = json!({"tenant": NAME, "project": NAME});
+    let scaled = json!({"name": "scaled", "model": NAME, "project": NAME, "replicas": 0});
+    create(stage, head, "/api/v1/endpoints", scaled).await;
     json!({
         "get_project_quota": of_project,
         "put_project_quota": {"tenant": NAME, "project": NAME, "body": quotas},
         "delete_project_quota": of_project,
         "explain_workload": {"tenant": NAME, "workload": workloads["items"][0]["id"]},
         "create_endpoint": {"tenant": NAME, "body": {"name": "made", "model": NAME, "project": NAME, "replicas": 0}},
+        "update_endpoint": {"tenant": NAME, "endpoint": "scaled",
+            "body": {"min_replicas": 0, "max_replicas": 2, "replicas": 0, "scaling": {"idle_secs": 60}}},
         "put_project_member": {"tenant": NAME, "project": NAME, "account": account, "body": {"role": "user"}},
         "get_project_member": {"tenant": NAME, "project": NAME, "account": account},
         "end_account_sessions": {"tenant": NAME, "account": account},

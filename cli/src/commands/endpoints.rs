@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
+use domain::autoscaling::Targets;
 use domain::endpoints::{Endpoint, MAX_REPLICAS};
 use domain::tenants::Slug;
 use serde_json::{Value, json};
@@ -50,7 +51,8 @@ pub enum EndpointsCommand {
         #[arg(value_parser = copies())]
         replicas: u32,
     },
-    /// Let the autoscaler choose how many copies run, or change by what it does.
+    /// Let the autoscaler choose how many copies run, or change by what it does;
+    /// what is left out stays.
     Set {
         /// Its name.
         name: Slug,
@@ -183,12 +185,15 @@ fn fields(endpoint: &Endpoint) -> Vec<(&'static str, String)> {
         ),
         ("created", output::moment(endpoint.created_at)),
     ];
-    if endpoint.range().is_some() {
-        let targets = &endpoint.scaling;
-        fields.push(("scaling", format!(
-            "{} requests waiting, {} tokens in flight per copy, first token in {} ms; the last goes after {} s without requests",
-            targets.queued_per_replica, targets.tokens_per_replica, targets.first_token_ms, targets.idle_secs
-        )));
+    if let Some(range) = endpoint.range() {
+        let Targets { queued_per_replica, tokens_per_replica, first_token_ms, idle_secs } = endpoint.scaling;
+        let mut follows = format!(
+            "{queued_per_replica} waiting or {tokens_per_replica} tokens in flight per copy, first token in {first_token_ms} ms"
+        );
+        if range.min == 0 {
+            follows = format!("{follows}; the last goes after {idle_secs} s without requests");
+        }
+        fields.push(("follows", follows));
         fields.extend(endpoint.scaling_reason.clone().map(|why| ("because", why)));
     }
     fields.extend(endpoint.reason.clone().map(|reason| ("note", reason)));

@@ -464,6 +464,40 @@ fn a_replacement_makes_nobody_leave_whose_quota_it_would_need() {
 }
 
 #[test]
+fn replicas_above_the_least_go_before_newer_ones_that_are_needed() {
+    use crate::quotas::{Key, NodeId, NodeSpec, Quota, Reclaim};
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 16 * GB, 4000);
+    let cohort = NodeId::Cohort(crate::CohortId(uuid::Uuid::from_u128(1 << 64)));
+    world.snapshot.quotas.push(NodeSpec::new(cohort, None));
+    let surplus = world.add_endpoint(GB, 1000, 2);
+    world.settle();
+    world.pass(1);
+    let needed = world.add_endpoint(GB, 1000, 2);
+    let owner = world.add_endpoint(GB, 1000, 0);
+    let tenant = |world: &World, of| world.snapshot.intents[&of].tenant_id;
+    let (borrower, lender) = (tenant(&world, surplus), tenant(&world, owner));
+    world.snapshot.intents.get_mut(&needed).unwrap().tenant_id = borrower;
+    world.snapshot.intents.get_mut(&needed).unwrap().floor = 2;
+    for (tenant, nominal) in [(borrower, 0), (lender, 4000)] {
+        let mut node = NodeSpec::new(NodeId::Tenant(tenant), Some(cohort));
+        node.quotas.insert(Key::milli("cpu"), Quota { nominal, ..Quota::default() });
+        node.policies.reclaim = Reclaim::Any;
+        world.snapshot.quotas.push(node);
+    }
+    world.settle();
+    world.make_true();
+    assert_eq!((workers_of(&world, surplus).len(), workers_of(&world, needed).len()), (2, 2));
+
+    world.snapshot.intents.get_mut(&owner).unwrap().count = 1;
+    world.settle();
+    world.make_true();
+    world.settle();
+    let left = [surplus, needed, owner].map(|of| workers_of(&world, of).len());
+    assert_eq!(left, [1, 2, 1]);
+}
+
+#[test]
 fn draining_work_keeps_its_devices_until_it_has_ended() {
     let mut world = World::new(1);
     world.add_worker("cpu", 1, GB, 1000);
