@@ -171,6 +171,10 @@ impl<'a> Simulation<'a> {
 
     /// Goes to the next moment in which something happens; nothing at the end.
     pub fn step(&mut self) -> Result<Option<Progress>, SimulationError> {
+        // What was to happen to work that is elsewhere by now takes no time.
+        while self.agenda.peek().is_some_and(|Reverse((_, event))| self.is_stale(*event)) {
+            self.agenda.pop();
+        }
         let event = self.agenda.peek().map(|Reverse((at, _))| *at);
         let arrival = self.pieces.get(self.next).map(|piece| self.jobs[piece.job].arrival_us);
         let Some(at) = event.into_iter().chain(arrival).min() else { return self.tick() };
@@ -312,6 +316,14 @@ impl<'a> Simulation<'a> {
     fn is_at(&self, ix: usize, run: u32, stages: &[Stage]) -> Option<PlacementId> {
         let piece = &self.pieces[ix];
         piece.placement.filter(|_| piece.run == run && stages.contains(&piece.stage))
+    }
+
+    fn is_stale(&self, event: Event) -> bool {
+        match event {
+            Event::Ends { piece, run } => self.is_at(piece, run, &[Stage::Runs, Stage::Leaves]).is_none(),
+            Event::Leaves { piece, run } => self.is_at(piece, run, &[Stage::Leaves]).is_none(),
+            Event::Happens(_) => false,
+        }
     }
 
     /// Work has run its time, maybe after it was told to leave.

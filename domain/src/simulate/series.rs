@@ -70,6 +70,7 @@ impl Series {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gauge {
     pub value: u64,
+    /// Largest value up to `since`.
     pub most: u64,
     since: Micros,
     /// Integral up to `since`.
@@ -83,12 +84,15 @@ impl Gauge {
         if value != self.value {
             self.catch_up(now);
             self.value = value;
-            self.most = self.most.max(value);
         }
     }
 
     /// Counts the time until now.
     pub fn catch_up(&mut self, now: Micros) {
+        // What lasts no time is nothing.
+        if now > self.since {
+            self.most = self.most.max(self.value);
+        }
         self.series.add(self.since, now, self.value);
         self.total += u128::from(self.value) * u128::from(now - self.since);
         self.since = now;
