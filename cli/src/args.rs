@@ -99,6 +99,8 @@ pub enum Command {
     /// Hold one model in memory and answer on a socket; a worker starts it.
     #[command(hide = true)]
     Engine(EngineOptions),
+    /// Plan capacity: play a trace of work on a fleet that is only described.
+    Simulate(crate::simulate::SimulateOptions),
     /// Print the OpenAPI document of the REST API.
     Openapi,
     /// Explain or show the configuration.

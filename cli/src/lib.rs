@@ -11,6 +11,7 @@ pub mod errors;
 pub mod files;
 pub mod output;
 pub mod roles;
+pub mod simulate;
 pub mod telemetry;
 pub mod up;
 
@@ -46,6 +47,7 @@ fn run(args: Args) -> Result<ExitCode> {
     let Args { global, command } = args;
     let done = |()| ExitCode::SUCCESS;
     let client = match command {
+        Command::Simulate(options) => return simulate::run(&options, global.output).map(done),
         Command::Openapi => return commands::openapi().map(done),
         Command::Config(ConfigCommand::Reference) => {
             return output::print(&config::reference::markdown()).map(done);

@@ -28,6 +28,7 @@ pub mod projects;
 pub mod quotas;
 pub mod restrictions;
 pub mod sessions;
+pub mod simulate;
 pub mod tenants;
 pub mod time;
 pub mod usage;

@@ -10,6 +10,7 @@
 //! waits; that next one creates nothing, so that a stream of new work stops nobody.
 
 mod admission;
+mod applying;
 mod board;
 mod devices;
 mod intents;
@@ -31,6 +32,7 @@ use crate::quotas::{Level, Rule};
 use crate::workloads::WorkloadOwner;
 use crate::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 
+pub use applying::Overtaken;
 pub use board::{Change, Planner};
 pub use devices::{Considered, Cost};
 pub use record::{Beginning, Page, PlanId, Recorded, Recorder, Replay, ReplayError, Step};

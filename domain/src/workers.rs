@@ -17,6 +17,8 @@ pub const WORKER_LOST_SECS: u64 = 15;
 pub const REPORT_INTERVAL_SECS: u64 = 3;
 /// Longest that a request for desired state is held.
 pub const DESIRED_WAIT_SECS: u64 = 20;
+/// How long a drained placement may take to finish what it does.
+pub const DRAIN_LIMIT_SECS: u64 = 300;
 /// How long a lease of a chunk lasts unless renewed.
 pub const LEASE_TTL_SECS: u64 = 30;
 /// What a worker adds, before a time, to the reason of an engine's failure

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::workers::{DesiredPlacement, ObservedState};
+use domain::workers::{DRAIN_LIMIT_SECS, DesiredPlacement, ObservedState};
 use domain::workloads::WorkloadOwner;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -14,8 +14,6 @@ use crate::jobs::Share;
 use crate::link::Link;
 use crate::registry::{Held, Registry};
 
-/// How long a drained placement may take to finish what it does.
-const DRAIN_LIMIT: Duration = Duration::from_secs(300);
 /// How long what was broken off may take to say so.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -64,7 +62,7 @@ async fn hold(node: Arc<Node>, held: Arc<Held>) {
     };
     let too_long = async {
         held.drain.cancelled().await;
-        tokio::time::sleep(DRAIN_LIMIT).await;
+        tokio::time::sleep(Duration::from_secs(DRAIN_LIMIT_SECS)).await;
     };
     tokio::select! {
         () = work => {}

@@ -11,7 +11,7 @@ use crate::quotas::{
 };
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY};
-use crate::workloads::{PlacementState, Workload, WorkloadState};
+use crate::workloads::{PlacementState, WorkloadState};
 use crate::{CohortId, EndpointId, JobId};
 
 pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
@@ -359,84 +359,34 @@ impl World {
     /// What the store does, with what it checks.
     fn apply(&mut self, decision: &Decision) {
         match decision {
-            Decision::DeclareLost { worker, seen_at } => {
-                let worker = self.snapshot.workers.get_mut(worker).unwrap();
-                assert!(worker.live && worker.seen_at == *seen_at);
-                worker.live = false;
-            }
-            Decision::EndPlacement { placement, generation, worker, why: EndReason::WorkerLost } => {
-                assert!(!self.snapshot.workers[worker].live, "ended on a worker that is not lost");
-                assert_eq!(self.snapshot.placements[placement].generation, *generation);
-                self.end(*placement);
-            }
-            Decision::CreateWorkloads {
-                owner,
-                tenant_id,
-                version_id,
-                resources,
-                priority,
-                existing,
-                count,
-            } => {
+            Decision::CreateWorkloads { owner, existing, .. } => {
                 let open = self.snapshot.workloads.values().filter(|w| w.owner == *owner).count();
                 assert_eq!(u32::try_from(open).unwrap(), *existing);
-                for _ in 0..*count {
-                    let id: WorkloadId = self.id();
-                    let workload = Workload {
-                        id,
-                        tenant_id: *tenant_id,
-                        owner: *owner,
-                        version_id: *version_id,
-                        resources: resources.clone(),
-                        priority: *priority,
-                        state: WorkloadState::Pending,
-                        generation: 0,
-                        reason: None,
-                        queued_at: self.now,
-                        promised_at: None,
-                        created_at: self.now,
-                    };
-                    self.snapshot.workloads.insert(id, workload);
-                }
             }
-            Decision::EndWorkload { workload, generation } => {
-                let workload = self.snapshot.workloads.remove(workload).expect("ended twice");
-                assert_eq!(workload.generation, *generation);
+            Decision::EndWorkload { workload: id, .. } => {
+                let workload = self.snapshot.workloads.get(id).expect("ended twice");
                 if let Some(intent) = self.snapshot.intents.get(&workload.owner) {
-                    let left = self.answering(workload.owner).count();
-                    let placed = self.snapshot.placements.values().find(|p| p.workload_id == workload.id);
+                    let left = self.answering(workload.owner).filter(|p| p.workload_id != *id).count();
+                    let placed = self.snapshot.placements.values().find(|p| p.workload_id == *id);
                     let lost = placed.is_some_and(|placed| placed.state == PlacementState::Ready);
                     let wanted = usize::try_from(intent.count).unwrap();
                     assert!(!lost || left >= wanted, "{workload:?} ended, though it answered and was needed");
                 }
             }
-            Decision::Drain { placement, generation } => {
-                let placement = self.snapshot.placements.get_mut(placement).unwrap();
-                assert_eq!(placement.generation, *generation);
-                assert_ne!(placement.state, PlacementState::Draining);
-                placement.state = PlacementState::Draining;
-            }
-            Decision::Evict { placement, generation, .. } => {
-                let placement = self.snapshot.placements.get_mut(placement).unwrap();
-                assert_eq!(placement.generation, *generation);
-                assert_ne!(placement.state, PlacementState::Draining);
-                placement.state = PlacementState::Draining;
-                let victim = self.snapshot.workloads.get_mut(&placement.workload_id).unwrap();
-                victim.queued_at = self.now;
-            }
-            Decision::Place { workload, generation, worker, holds, .. } => {
-                self.place(*workload, *generation, *worker, holds);
-            }
+            Decision::Place { workload, worker, .. } => self.may_be_placed(*workload, *worker),
             Decision::Wait { workload, reason, promised, .. } => {
-                let now = self.now;
-                let workload = self.snapshot.workloads.get_mut(workload).unwrap();
-                assert_eq!(workload.state, WorkloadState::Pending);
+                let workload = &self.snapshot.workloads[workload];
                 let known = (workload.reason.as_ref(), workload.promised_at.is_some());
                 assert_ne!(known, (Some(reason), *promised), "said again");
-                workload.reason = Some(reason.clone());
-                workload.promised_at = promised.then(|| workload.promised_at.unwrap_or(now));
             }
+            _ => {}
         }
+        let ids = &mut self.ids;
+        let mut id = || {
+            *ids += 1;
+            uuid::Uuid::from_u128(*ids)
+        };
+        self.snapshot.apply(decision, self.now, &mut id).unwrap();
     }
 
     /// Placements of an owner's workloads that answer.
@@ -467,59 +417,21 @@ impl World {
         needed.min(u32::try_from(to_move.count()).unwrap())
     }
 
-    fn place(&mut self, id: WorkloadId, generation: i64, worker_id: WorkerId, holds: &[Hold]) {
-        let placement_id: PlacementId = self.id();
-        let worker = &self.snapshot.workers[&worker_id];
+    fn may_be_placed(&self, id: WorkloadId, worker: WorkerId) {
+        let worker = &self.snapshot.workers[&worker];
         assert!(worker.live && !worker.cordoned, "placed on a worker that takes nothing");
-        if let Some(bounds) = self.snapshot.tenants.get(&self.snapshot.workloads[&id].tenant_id) {
+        let asking = &self.snapshot.workloads[&id];
+        if let Some(bounds) = self.snapshot.tenants.get(&asking.tenant_id) {
             assert_eq!(bounds.closed, None, "placed for a tenant that begins nothing");
             let zone = worker.zone.as_str();
             let inside = bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == zone);
             assert!(inside, "placed in {zone}, outside of {:?}", bounds.zones);
         }
-        let asking = &self.snapshot.workloads[&id];
         assert!(self.quota_fits(asking.tenant_id, &asking.resources), "placed beyond quota: {asking:?}");
-        let worker = self.snapshot.workers.get_mut(&worker_id).unwrap();
-        for hold in holds {
-            let device = worker.devices.iter_mut().find(|d| d.id == hold.device_id).unwrap();
-            device.used_memory_bytes += hold.memory_bytes;
-            device.used_milli += hold.milli;
-        }
-        let workload = self.snapshot.workloads.get_mut(&id).unwrap();
-        assert_eq!((workload.state, workload.generation), (WorkloadState::Pending, generation));
-        workload.state = WorkloadState::Placed;
-        workload.generation += 1;
-        workload.reason = None;
-        workload.promised_at = None;
-        let placement = LivePlacement {
-            id: placement_id,
-            workload_id: id,
-            owner: workload.owner,
-            tenant_id: workload.tenant_id,
-            project_id: self.snapshot.intents[&workload.owner].project_id,
-            resources: workload.resources.clone(),
-            priority: workload.priority,
-            since: self.now,
-            version_id: workload.version_id,
-            generation: workload.generation,
-            worker_id,
-            state: PlacementState::Assigned,
-            holds: holds.to_vec(),
-        };
-        self.snapshot.placements.insert(placement_id, placement);
     }
 
     fn end(&mut self, id: PlacementId) {
-        let placement = self.snapshot.placements.remove(&id).expect("ended twice");
-        let worker = self.snapshot.workers.get_mut(&placement.worker_id).unwrap();
-        for hold in &placement.holds {
-            let device = worker.devices.iter_mut().find(|d| d.id == hold.device_id).unwrap();
-            device.used_memory_bytes -= hold.memory_bytes;
-            device.used_milli -= hold.milli;
-        }
-        if let Some(workload) = self.snapshot.workloads.get_mut(&placement.workload_id) {
-            workload.state = WorkloadState::Pending;
-        }
+        assert!(!self.snapshot.end_placement(id).is_empty(), "ended twice");
     }
 
     /// What must hold at every moment.
