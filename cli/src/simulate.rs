@@ -185,4 +185,56 @@ mod tests {
             assert!(duration(bad).unwrap_err().contains("36h"), "{bad}");
         }
     }
+
+    /// Runs the command in a folder with these files; the report, or the error.
+    fn simulate(files: &[(&str, &str)], more: &[&str]) -> Result<String, String> {
+        use clap::Parser;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        files.iter().for_each(|(name, text)| std::fs::write(path(name), text).unwrap());
+        let report = path("report.html");
+        let mut args: Vec<String> = ["chancery", "simulate", "--report", &report].map(str::to_owned).to_vec();
+        for (option, name) in [("--trace", "jobs.csv"), ("--cluster", "cluster.toml")] {
+            args.extend([option.to_owned(), path(name)]);
+        }
+        for name in more {
+            args.extend(["--what-if".to_owned(), path(name)]);
+        }
+        let args = crate::args::Args::try_parse_from(args).map_err(|error| error.to_string())?;
+        let crate::args::Command::Simulate(options) = args.command else { panic!("another command") };
+        run(&options, Format::Json).map_err(|error| crate::errors::describe(&error, false))?;
+        Ok(std::fs::read_to_string(report).unwrap())
+    }
+
+    const TRACE: &str = "arrival_secs,tenant,class,milli,duration_secs\n0,a,x,1000,10\n0,a,x,1000,10\n";
+    const CLUSTER: &str = "[[workers]]\nname = \"w\"\nclass = \"x\"\n";
+
+    #[test]
+    fn the_report_needs_nothing_else_and_can_be_made_again() {
+        let change = "name = \"<b>more</b>\"\nadd = [{ name = \"v\", class = \"x\" }]\n";
+        let files = [("jobs.csv", TRACE), ("cluster.toml", CLUSTER), ("more.toml", change)];
+        let report = simulate(&files, &["more.toml"]).unwrap();
+        assert_eq!(report, simulate(&files, &["more.toml"]).unwrap());
+        assert!(report.contains("&lt;b&gt;more&lt;/b&gt;") && !report.contains("<b>more"));
+        assert!(!report.contains("http:") && !report.contains("https:") && !report.contains("<script"));
+        let digest = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(TRACE));
+        assert!(report.contains(&digest) && report.contains("<svg"));
+    }
+
+    #[test]
+    fn bad_files_are_named_with_what_was_expected() {
+        let told = |trace: &str, cluster: &str| {
+            simulate(&[("jobs.csv", trace), ("cluster.toml", cluster)], &[]).unwrap_err()
+        };
+        let bad = told(&TRACE.replacen("1000", "many", 1), CLUSTER);
+        assert!(bad.contains("jobs.csv line 2, column milli: expected thousandths"), "{bad}");
+        let large = told(&TRACE.replace("1000", "2000"), CLUSTER);
+        assert!(large.contains("line 2: asks for 2000 milli") && large.contains("has 1000 milli"), "{large}");
+        let unknown = told(TRACE, "colour = 1");
+        assert!(unknown.contains("cluster.toml") && unknown.contains("colour"), "{unknown}");
+        let empty = told(TRACE.lines().next().unwrap(), CLUSTER);
+        assert!(empty.contains("has no work"), "{empty}");
+        assert!(told(TRACE, "").contains("describe some in [[workers]]"));
+    }
 }

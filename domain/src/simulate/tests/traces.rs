@@ -13,7 +13,7 @@ fn a_trace_of_our_own_is_read_with_its_columns_in_any_order() {
     let [first, second] = &jobs[..] else { panic!("two lines: {jobs:?}") };
     assert_eq!((first.line, first.arrival_us, first.duration_us), (2, 250_000, 1_500_000));
     assert_eq!((first.count, first.priority, first.request.memory_bytes), (3, -5, 80));
-    assert_eq!(first.project.as_ref().map(|p| p.as_str()), Some("wards"));
+    assert_eq!(first.project.as_ref().map(crate::tenants::Slug::as_str), Some("wards"));
     assert_eq!(first.model.as_deref(), Some("llama"));
     assert_eq!((second.line, second.count, second.priority, second.project.is_none()), (5, 1, 0, true));
 }
