@@ -292,6 +292,7 @@ impl World {
             let decisions = decisions.to_vec();
             self.pages.extend(page);
             let planner = recorder.planner();
+            assert!(planner.admissions.queues_are_consistent());
             if decisions.is_empty() && planner.is_settled() {
                 assert!(
                     planner.facts().agrees(&self.snapshot),

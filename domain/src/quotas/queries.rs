@@ -18,6 +18,11 @@ pub enum Obstacle<'a> {
 }
 
 impl Admissions {
+    #[cfg(test)]
+    pub(crate) fn queues_are_consistent(&self) -> bool {
+        self.tenants.iter().all(|tenant| tenant.queue.is_consistent())
+    }
+
     /// What may still be spent.
     pub fn budget(&self, node: NodeId, kind: &BudgetKind) -> Option<BudgetState> {
         self.budgets.get(self.tree.node(node)?, kind)

@@ -161,9 +161,11 @@ impl Queue {
         news
     }
 
-    /// Lets a parked lane be tried again.
+    /// Lets a parked lane be tried again, and a strict queue's head in its turn.
     pub fn wake(&mut self, lane: LaneIx, by: Ix) {
-        self.stuck = None;
+        if let Some((head, _)) = self.stuck.take().filter(|stuck| stuck.0 != lane) {
+            self.lanes[head as usize].parked = None;
+        }
         if self.lanes[lane as usize].parked.take().is_some()
             && let Some(order) = self.first(lane)
         {
@@ -177,6 +179,14 @@ impl Queue {
         let lane = best.1.1;
         let slot = self.lanes[lane as usize].items.first()?.2;
         (self.stuck != Some((lane, slot))).then_some((lane, slot))
+    }
+
+    /// Whether exactly those lanes can be tried that should be.
+    #[cfg(test)]
+    pub fn is_consistent(&self) -> bool {
+        let ready: BTreeSet<_> = self.ready.values().flatten().copied().collect();
+        let expected = self.lanes().filter(|(lane, _)| self.is_ready(*lane));
+        ready == expected.filter_map(|(lane, _)| Some((self.first(lane)?, lane))).collect()
     }
 
     /// With strict order: the lane that blocks.

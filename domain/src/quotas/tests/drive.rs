@@ -370,6 +370,7 @@ impl Drive {
     /// The planner's books are right, and no limit is exceeded that was not.
     fn check(&mut self) {
         self.kept();
+        assert!(self.admissions.queues_are_consistent());
         let (tree, model) = (self.admissions.tree(), &self.model);
         for (&node, spec) in &model.specs {
             for key in &keys() {
