@@ -13,6 +13,15 @@ use crate::{Timestamp, WorkloadId};
 /// turns where those are short.
 const MOST_AT_ONCE: usize = 64;
 
+/// How often in one plan those are looked at again that no device takes. What
+/// they take from each other's promises in vain could go round for ever; when
+/// something truly changes they are looked at anyway.
+const MOST_TURNS: usize = 8;
+
+/// Rounds in which nothing was decided before a plan leaves the rest to the next;
+/// and four more for each workload that is known.
+const LEAST_PATIENCE: usize = 1024;
+
 /// A victim and the rule by which it is one.
 type Victim = (WorkloadId, Rule);
 
@@ -23,9 +32,13 @@ impl Planner {
         self.recalled_in_vain.clear();
         self.bring_back();
         self.run_cycles(now, most, decisions);
-        while std::mem::take(&mut self.crowded) && self.admissions.bring_back_crowded_out() {
+        for _ in 0..MOST_TURNS {
+            if !std::mem::take(&mut self.crowded) || !self.admissions.bring_back_crowded_out() {
+                break;
+            }
             self.run_cycles(now, most, decisions);
         }
+        self.crowded = false;
         if !self.admissions.is_settled() {
             return;
         }
@@ -53,11 +66,17 @@ impl Planner {
 
     fn run_cycles(&mut self, now: Timestamp, most: usize, decisions: &mut Vec<Decision>) {
         let mut at_once = 1;
-        while decisions.len() < most {
+        let (mut decided, mut in_vain) = (decisions.len(), 0);
+        // A plan ends, whatever quota and devices make of each other; what is left
+        // is for the next, which knows more.
+        let patience = LEAST_PATIENCE + 4 * self.known.len();
+        while decisions.len() < most && in_vain < patience {
             let round = self.admissions.cycle(now, at_once);
             if round.is_empty() {
                 return;
             }
+            in_vain = if decisions.len() > decided { 0 } else { in_vain + 1 };
+            decided = decisions.len();
             let all_taken = self.carry_out(round, now, decisions);
             at_once = if all_taken { MOST_AT_ONCE.min(2 * at_once) } else { 1 };
         }
