@@ -169,7 +169,7 @@ async fn from_server(plan: PlanId, save: Option<&Path>, global: &Global) -> Resu
     if let Some((out, file)) = kept {
         let cannot = || format!("cannot write {}", file.display());
         out.into_inner()
-            .map_err(|e| e.into_error())
+            .map_err(std::io::IntoInnerError::into_error)
             .with_context(cannot)?
             .persist(file)
             .with_context(cannot)?;
