@@ -8,14 +8,11 @@ use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::database::rows;
-use tests::installation::alone;
 use tests::stage::{Ministry, PATIENCE, Stage, says};
 use tests::wait::until;
 
 const CHAT: &str = "/v1/chat/completions";
 const ENDPOINT: &str = "/api/v1/endpoints/chat";
-/// For a real engine to load and answer.
-const ENGINE: Duration = Duration::from_secs(60);
 /// Nobody has asked for long.
 const IDLE: ReplicaLoad =
     ReplicaLoad { queued_milli: 0, tokens: 0, first_token_ms: None, idle_ms: 3_600_000 };
@@ -240,44 +237,4 @@ async fn a_replica_on_a_cordoned_worker_is_replaced_before_it_goes() {
     let endpoint = until_replicas(&stage, &interior, 1, 1).await;
     assert_eq!(endpoint["reason"], Value::Null);
     stage.stop().await;
-}
-
-/// The real worker measures, the real engine is brought back.
-#[tokio::test]
-async fn a_real_engine_is_let_go_and_brought_back_by_a_prompt() {
-    let up = alone().await;
-    let key = up.key();
-    let admin = up.admin().await;
-    let (status, answer) = up
-        .call(
-            Method::POST,
-            "/api/v1/endpoints?tenant=interior",
-            Some(&admin),
-            Some(json!({"name": "nap", "model": "smollm2", "project": "sandbox", "min_replicas": 0, "max_replicas": 2,
-                "scaling": {"tokens_per_replica": 1, "idle_secs": 1}})),
-        )
-        .await;
-    assert_eq!(status, StatusCode::CREATED, "{answer}");
-    let endpoint = async || up.call(Method::GET, "/api/v1/endpoints/nap", Some(&key), None).await.1;
-    let ask = async |max_tokens: u32| {
-        let body = json!({"model": "nap", "messages": [{"role": "user", "content": "Count."}], "max_tokens": max_tokens});
-        up.call(Method::POST, CHAT, Some(&key), Some(body)).await
-    };
-    until("it naps", ENGINE, async || (endpoint().await["replicas"] == 0).then_some(())).await;
-    let (status, answer) = ask(4).await;
-    assert_eq!(status, StatusCode::OK, "{answer}");
-
-    // Tokens in flight of one long answer are more than one replica is for.
-    until("it has two replicas", ENGINE, async || {
-        let (status, answer) = ask(64).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        let endpoint = endpoint().await;
-        let why = endpoint["scaling_reason"].as_str().unwrap_or_default();
-        (endpoint["replicas"] == 2 && why.contains("tokens are in flight")).then_some(())
-    })
-    .await;
-    until("it naps again", ENGINE, async || (endpoint().await["replicas"] == 0).then_some(())).await;
-    let path = "/api/v1/endpoints/nap?tenant=interior";
-    let (status, _) = up.call(Method::DELETE, path, Some(&admin), None).await;
-    assert_eq!(status, StatusCode::NO_CONTENT);
 }
