@@ -224,7 +224,9 @@ impl Planner {
             self.admissions.set_lane_aside(id);
         }
         for (victim, _) in victims {
-            let Some(ask) = self.admissions.ask(*victim).cloned() else { continue };
+            // One that was admitted in the same round may have found no device.
+            let stays = self.known.get(victim).is_some_and(|k| matches!(k.standing, Standing::Placed(_)));
+            let Some(ask) = self.admissions.ask(*victim).filter(|_| stays).cloned() else { continue };
             self.admissions.release(*victim, &[], now);
             let since = self.placed_at(*victim, now);
             let _ = self.admissions.restore(quota::held(ask, since, HoldingStanding::Admitted));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{cluster, scenario, what_if};
 use crate::cases::cases;
-use crate::planner::Snapshot;
+use crate::planner::{Decision, Snapshot, plan};
 use crate::quotas::{Key, NodeId, NodeSpec, Tree};
 use crate::simulate::{ClusterSpec, Job, Outcome, Simulation, WhatIfSpec};
 use crate::workloads::WorkloadState;
@@ -36,9 +36,8 @@ fn group(name: &'static str) -> impl Strategy<Value = Value> {
 fn tenant(name: &'static str) -> impl Strategy<Value = Value> {
     let amount = || (0..5i64).prop_map(|n| n * 1000);
     let policies = (
-        // Preemption is looked at by hand, and by the planner's own simulation.
-        Just("never"),
-        Just("never"),
+        prop_oneof![Just("never"), Just("lower_priority"), Just("lower_or_newer_equal_priority")],
+        prop_oneof![Just("never"), Just("lower_priority"), Just("any")],
         prop_oneof![Just("best_effort_fifo"), Just("strict_fifo")],
     );
     (option::weighted(0.8, (amount(), amount(), option::of(amount()))), policies, 1..4u32).prop_map(
@@ -85,7 +84,7 @@ fn case() -> impl Strategy<Value = Case> {
         option::of(0..60u64),
         option::of((tenants(), 0..60u64)),
     );
-    let base = (group("a"), group("b"), tenants(), Just(false), 0..20u64);
+    let base = (group("a"), group("b"), tenants(), proptest::bool::ANY, 0..20u64);
     (base, change, vec(job(), 0..40)).prop_map(|((a, b, tenants, fair, drain), change, jobs)| {
         let (add, cordon, remove, quotas) = change;
         let list = |tenants: (Value, Value, Value)| json!([tenants.0, tenants.1, tenants.2]);
@@ -127,6 +126,10 @@ fn play(case: &Case, change: Option<&WhatIfSpec>, look: impl Fn(&Snapshot, &[Nod
         steps += 1;
         assert!(steps < 100_000, "it does not end");
     }
+    // Nobody is left over who could be placed.
+    let facts = simulation.facts();
+    let rest = plan(facts, facts.leading_since);
+    assert!(!rest.iter().any(|decision| matches!(decision, Decision::Place { .. })), "{rest:#?}");
     simulation.outcome("same")
 }
 
