@@ -9,12 +9,13 @@ use super::{Admissions, Level, WhyNot};
 use crate::WorkloadId;
 
 impl Admissions {
-    /// Nothing of this kind ([`super::Ask::kind`]) is tried until it is brought
-    /// back. Quota is not kept for it meanwhile.
+    /// Nothing of this kind ([`super::Ask::kind`]) that quota would admit is tried
+    /// until it is brought back. Quota is not kept for it meanwhile.
     pub fn set_aside(&mut self, kind: u32) {
         self.aside.insert(kind);
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
-            if self.tenants[tenant as usize].queue.lane(lane).parked.is_none() {
+            let tried = self.tenants[tenant as usize].queue.lane(lane).parked.is_none();
+            if tried && self.has_room(tenant, lane) {
                 self.park_aside(tenant, lane);
                 self.keep(tenant);
                 let root = self.root_of(tenant);
@@ -48,7 +49,7 @@ impl Admissions {
     }
 
     /// Whether the first of a lane could be admitted at once.
-    fn has_room(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
+    pub(super) fn has_room(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
         let fit = self.fit_of(tenant, lane);
         fit.is_some_and(|fit| are_free(&self.tree, fit.leaf, &fit.amounts))
     }

@@ -349,7 +349,7 @@ impl Admissions {
         let root = self.tree.nodes[tenant.node as usize].root;
         self.kinds.entry(kind).or_default().insert((ix, lane));
         match tenant.queue.lane(lane).parked.as_ref().map(|parked| parked.aside) {
-            None if self.aside.contains(&kind) => self.park_aside(ix, lane),
+            None if self.aside.contains(&kind) && self.has_room(ix, lane) => self.park_aside(ix, lane),
             // One that is older than those behind which a lane was parked may
             // preempt what they could not.
             Some(false) if self.is_first(slot) => self.wake_lane(ix, lane),
