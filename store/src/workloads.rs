@@ -24,7 +24,7 @@ use crate::{Store, StoreError, SystemTx, Tx, audit, outbox};
 
 pub use apply::apply;
 pub use explain::{explain, list};
-pub use feed::{Ids, Moment, changes, changes_and_all, prune};
+pub use feed::{Changed, Ids, Moment, changes, changes_and_all, prune};
 pub use snapshot::snapshot;
 
 /// A reading transaction in which every statement sees the same moment.

@@ -137,7 +137,7 @@ impl Planner {
         workload.promised_at = None;
         let generation = workload.generation;
         let seat = Seat { worker: choice.worker, holds: choice.holds.clone() };
-        self.expected.insert(id, seat.clone());
+        self.expected.insert(id, (generation, seat.clone()));
         self.untold.remove(&id);
         self.urgent.remove(&id);
         let known = Known { standing: Standing::Placed(seat), ..known.clone() };

@@ -1,7 +1,7 @@
 //! Intent and fleet at one moment, as the planner takes them: all, or what is
 //! named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::accelerators::ResourceRequest;
 use domain::planner::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
@@ -39,17 +39,18 @@ pub(super) async fn read(
     let mut snapshot = Snapshot::empty(leading_since);
     snapshot.fair_sharing = fair_sharing;
     let all = Ids::all(tx).await?;
+    let list = |ids: &BTreeSet<Uuid>| ids.iter().copied().collect::<Vec<_>>();
     for worker in workers::read(tx, Selection::default()).await? {
         snapshot.workers.insert(worker.id, worker);
     }
-    snapshot.tenants = tenants(tx, &all.tenants).await?;
+    snapshot.tenants = tenants(tx, &list(&all.tenants)).await?;
     snapshot.quotas = quota_nodes(tx).await?;
-    snapshot.intents = endpoints(tx, &all.endpoints).await?;
-    snapshot.intents.append(&mut jobs(tx, &all.jobs, limits).await?);
-    for workload in workloads(tx, &all.workloads).await? {
+    snapshot.intents = endpoints(tx, &list(&all.endpoints)).await?;
+    snapshot.intents.append(&mut jobs(tx, &list(&all.jobs), limits).await?);
+    for workload in workloads(tx, &list(&all.workloads)).await? {
         snapshot.workloads.insert(workload.id, workload);
     }
-    snapshot.placements = placements(tx, &all.placements).await?;
+    snapshot.placements = placements(tx, &list(&all.placements)).await?;
     Ok(snapshot)
 }
 
