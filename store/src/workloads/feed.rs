@@ -56,12 +56,12 @@ impl Ids {
                 .await?
                 .into_iter()
                 .collect(),
-            workloads: query_scalar!("SELECT id FROM workloads WHERE state <> 'ended'")
+            workloads: query_scalar!("SELECT id FROM workloads WHERE NOT ended")
                 .fetch_all(tx.conn())
                 .await?
                 .into_iter()
                 .collect(),
-            placements: query_scalar!("SELECT id FROM placements WHERE state <> 'ended'")
+            placements: query_scalar!("SELECT id FROM placements WHERE ended_at IS NULL")
                 .fetch_all(tx.conn())
                 .await?
                 .into_iter()

@@ -95,9 +95,9 @@ pub(super) async fn create(
     let as_thought = query_scalar!(
         r#"SELECT count(*) AS "count!" FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[])
                AS d (tenant, endpoint, job, existing)
-           WHERE d.existing = (SELECT count(*) FROM workloads w WHERE w.tenant_id = d.tenant AND w.state <> 'ended'
+           WHERE d.existing = (SELECT count(*) FROM workloads w WHERE w.tenant_id = d.tenant AND NOT w.ended
                                AND w.endpoint_id = d.endpoint)
-                            + (SELECT count(*) FROM workloads w WHERE w.tenant_id = d.tenant AND w.state <> 'ended'
+                            + (SELECT count(*) FROM workloads w WHERE w.tenant_id = d.tenant AND NOT w.ended
                                AND w.job_id = d.job)"#,
         &tenants,
         &endpoints as &[Option<Uuid>],
@@ -145,7 +145,7 @@ pub(super) async fn end(tx: &mut SystemTx, epoch: i64, decisions: &[Decision]) -
     let ended = query!(
         "UPDATE workloads w SET state = 'ended', reason = NULL, level = NULL, promised_at = NULL, epoch = $3
          FROM unnest($1::uuid[], $2::bigint[]) AS d (id, generation)
-         WHERE w.id = d.id AND w.generation = d.generation AND w.state <> 'ended'",
+         WHERE w.id = d.id AND w.generation = d.generation AND NOT w.ended",
         &workloads,
         &generations,
         epoch,

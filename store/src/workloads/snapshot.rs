@@ -147,7 +147,7 @@ pub(super) async fn workloads(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Wor
     let rows = query!(
         "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, priority, state, generation,
                 reason, queued_at, promised_at, created_at
-         FROM workloads WHERE id = ANY($1) AND state <> 'ended'",
+         FROM workloads WHERE id = ANY($1) AND NOT ended",
         ids,
     )
     .fetch_all(tx.conn())
@@ -184,7 +184,7 @@ pub(super) async fn placements(
            JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
            LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
            LEFT JOIN jobs j ON j.tenant_id = w.tenant_id AND j.id = w.job_id
-           WHERE p.id = ANY($1) AND p.state <> 'ended'"#,
+           WHERE p.id = ANY($1) AND p.ended_at IS NULL"#,
         ids,
     )
     .fetch_all(tx.conn())
