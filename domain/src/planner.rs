@@ -180,13 +180,13 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Vec<Decision> {
 
 impl Planner {
     /// Decides what is to be done, in the order in which it is to be applied,
-    /// and takes it for done. Admits about `most` and tells as many why they
-    /// wait; the rest is for the next plans.
+    /// and takes it for done. Creates workloads for at most `most` owners, admits
+    /// about `most`, and tells as many why they wait; the rest is for the next plans.
     pub fn plan(&mut self, now: Timestamp, most: usize) -> Vec<Decision> {
         let mut decisions = Vec::new();
         self.declare_lost(now, &mut decisions);
         self.end_lost_placements(&mut decisions);
-        let created = self.match_intents(!self.deferred, &mut decisions);
+        let created = self.match_intents(!self.deferred, most, &mut decisions);
         self.catch_up(now, &mut decisions);
         self.deferred = created;
         if !self.deferred {
@@ -194,6 +194,11 @@ impl Planner {
             self.tell_reasons(now, most, &mut decisions);
         }
         decisions
+    }
+
+    /// Whether anybody waits for room that is being made.
+    pub fn is_making_room(&self) -> bool {
+        self.admissions.has_promised()
     }
 
     /// Whether planning again, with nothing else told, decides nothing.

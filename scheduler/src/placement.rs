@@ -21,9 +21,13 @@ use crate::{Deps, ERROR_PAUSE, Settings};
 /// Plans until a quiet fleet is settled. Three do; more are needed only while
 /// others change it.
 const MAX_TICKS: u32 = 8;
-/// Workloads that one plan admits, and as many reasons that it tells; the rest is
-/// for the next, so that what changes meanwhile waits for neither.
+/// Owners for which one plan creates workloads, workloads that it admits, and
+/// reasons that it tells; the rest is for the next, so that what changes meanwhile
+/// waits for none of them.
 const MOST: u32 = 1024;
+/// The same while somebody waits for room that is being made: it is to be given
+/// as soon as it is there.
+const MOST_MAKING_ROOM: u32 = 128;
 /// Time between two times of forgetting what was read of changes.
 const PRUNE_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks whether what is known is so.
@@ -186,7 +190,9 @@ impl Board {
     ) -> Result<bool, StoreError> {
         let started = Instant::now();
         self.catch_up(store, settings, now).await?;
-        let (decisions, page) = self.recorder.plan(now, MOST);
+        let making_room = self.recorder.planner().is_making_room();
+        let most = if making_room { MOST_MAKING_ROOM } else { MOST };
+        let (decisions, page) = self.recorder.plan(now, most);
         self.applied(summary).await?;
         let settled = self.recorder.planner().is_settled();
         let nothing = settled && decisions.is_empty() && self.doubted.is_empty();

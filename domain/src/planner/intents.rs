@@ -7,10 +7,6 @@ use super::{Decision, EndReason, LivePlacement, Planner};
 use crate::Timestamp;
 use crate::workloads::{PlacementState, Workload};
 
-/// Owners for which workloads are made in one plan; the rest come next, so that
-/// placing never waits for long.
-const MOST_CREATED: usize = 1024;
-
 impl Planner {
     /// Declares those lost that were silent for too long.
     pub(super) fn declare_lost(&mut self, now: Timestamp, decisions: &mut Vec<Decision>) {
@@ -41,13 +37,18 @@ impl Planner {
         }
     }
 
-    /// Makes as many workloads as each owner wants, if it may now, and ends the
-    /// rest. Returns whether any is to be created.
-    pub(super) fn match_intents(&mut self, may_create: bool, decisions: &mut Vec<Decision>) -> bool {
+    /// Makes as many workloads as each owner wants, if it may now, for at most
+    /// `most` owners, and ends the rest. Returns whether any is to be created.
+    pub(super) fn match_intents(
+        &mut self,
+        may_create: bool,
+        most: usize,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
         let mut created = 0;
         let mut later = Vec::new();
         let mut owners = std::mem::take(&mut self.changed_owners);
-        while created < MOST_CREATED
+        while created < most
             && let Some(owner) = owners.pop_first()
         {
             let intent = self.facts.intents.get(&owner);

@@ -67,6 +67,11 @@ impl Admissions {
         idle.flat_map(|root| &root.claims).map(|&(_, slot)| self.entries.get(slot).ask.id).collect()
     }
 
+    /// Whether anybody is promised room.
+    pub fn has_promised(&self) -> bool {
+        self.roots.values().any(|root| !root.claims.is_empty())
+    }
+
     /// Whether there is anything to decide.
     pub fn is_settled(&self) -> bool {
         self.dirty.is_empty()
