@@ -201,10 +201,10 @@ pub async fn hold(
 async fn stuck(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<(EndpointId, String)>, StoreError> {
     let rows = query!(
         r#"SELECT w.endpoint_id AS "endpoint_id!", min(coalesce(split_part(p.detail, $2, 1), w.reason)) AS "why!"
-           FROM workloads w
-           JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
+           FROM unnest($1::uuid[]) AS wanted (id)
+           JOIN endpoints e ON e.id = wanted.id
+           JOIN workloads w ON w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND NOT w.ended
            LEFT JOIN placements p ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.ended_at IS NULL
-           WHERE w.endpoint_id = ANY($1) AND NOT w.ended
            GROUP BY w.endpoint_id
            HAVING bool_and(CASE WHEN p.id IS NULL THEN w.reason IS NOT NULL AND w.promised_at IS NULL
                                 ELSE p.state = 'assigned' AND coalesce(strpos(p.detail, $2), 0) > 0 END)"#,

@@ -87,7 +87,8 @@ pub async fn load_some(
         Row,
         r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 OR e.max_replicas IS NOT NULL AS "wanted!", v.digest,
                r.placement_id AS "placement_id?", r.worker_id AS "worker_id?", r.address AS "address?"
-           FROM endpoints e
+           FROM unnest($1::uuid[]) AS wanted (id)
+           JOIN endpoints e ON e.id = wanted.id
            JOIN model_versions v ON v.id = e.version_id
            LEFT JOIN LATERAL (
                SELECT p.id AS placement_id, p.worker_id, k.address
@@ -97,7 +98,7 @@ pub async fn load_some(
                WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.version_id = e.version_id
                  AND NOT w.ended
            ) r ON true
-           WHERE e.id = ANY($1) AND e.deleted_at IS NULL
+           WHERE e.deleted_at IS NULL
            ORDER BY e.id, r.placement_id"#,
         &ids,
     )

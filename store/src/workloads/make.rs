@@ -76,22 +76,28 @@ pub(super) async fn create(
         }
     }
     // With the owners locked, the counts below see what anybody else created.
-    let wanting: Vec<Uuid> = endpoints.iter().flatten().copied().collect();
     let wanted = query_scalar!(
-        "SELECT id FROM endpoints WHERE id = ANY($1) AND deleted_at IS NULL ORDER BY id FOR NO KEY UPDATE",
-        &wanting,
+        "SELECT e.id FROM unnest($1::uuid[], $2::uuid[]) AS d (tenant, id)
+         JOIN endpoints e ON e.tenant_id = d.tenant AND e.id = d.id
+         WHERE e.deleted_at IS NULL ORDER BY e.id FOR NO KEY UPDATE OF e",
+        &tenants,
+        &endpoints as &[Option<Uuid>],
     )
     .fetch_all(tx.conn())
-    .await?;
-    all(wanted.len(), wanting.len(), "nobody wants these workloads any more")?;
-    let wanting: Vec<Uuid> = jobs.iter().flatten().copied().collect();
-    let wanted = query_scalar!(
-        "SELECT id FROM jobs WHERE id = ANY($1) AND state = 'in_progress' ORDER BY id FOR NO KEY UPDATE",
-        &wanting,
-    )
-    .fetch_all(tx.conn())
-    .await?;
-    all(wanted.len(), wanting.len(), "nobody wants these workloads any more")?;
+    .await?
+    .len();
+    let wanted = wanted
+        + query_scalar!(
+            "SELECT j.id FROM unnest($1::uuid[], $2::uuid[]) AS d (tenant, id)
+             JOIN jobs j ON j.tenant_id = d.tenant AND j.id = d.id
+             WHERE j.state = 'in_progress' ORDER BY j.id FOR NO KEY UPDATE OF j",
+            &tenants,
+            &jobs as &[Option<Uuid>],
+        )
+        .fetch_all(tx.conn())
+        .await?
+        .len();
+    all(wanted, decisions.len(), "nobody wants these workloads any more")?;
     let as_thought = query_scalar!(
         r#"SELECT count(*) AS "count!" FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[])
                AS d (tenant, endpoint, job, existing)

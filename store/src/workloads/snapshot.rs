@@ -84,10 +84,14 @@ pub(super) async fn tenants(
 
 type Intents = BTreeMap<WorkloadOwner, Intent>;
 
+/// Owners are found by a join: their identifiers have an index by hash, which
+/// `= ANY` does not use where there is another to walk through.
 pub(super) async fn endpoints(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Intents, StoreError> {
     let rows = query!(
-        "SELECT id, tenant_id, project_id, priority, version_id, class, memory_bytes, milli, replicas, min_replicas
-         FROM endpoints WHERE id = ANY($1) AND deleted_at IS NULL AND replicas > 0",
+        "SELECT e.id, e.tenant_id, e.project_id, e.priority, e.version_id, e.class, e.memory_bytes, e.milli, e.replicas,
+             e.min_replicas
+         FROM unnest($1::uuid[]) AS wanted (id) JOIN endpoints e ON e.id = wanted.id
+         WHERE e.deleted_at IS NULL AND e.replicas > 0",
         ids,
     )
     .fetch_all(tx.conn())
@@ -120,8 +124,8 @@ pub(super) async fn jobs(
         r#"SELECT j.id, j.tenant_id, j.project_id, j.priority, j.version_id, j.class, j.memory_bytes, j.milli,
                   (SELECT count(*) FROM (SELECT FROM job_chunks c
                                          WHERE c.job_id = j.id AND c.state <> 'done' LIMIT $2) open) AS "open_chunks!"
-           FROM jobs j
-           WHERE j.id = ANY($1) AND j.ended_at IS NULL AND j.state = 'in_progress'"#,
+           FROM unnest($1::uuid[]) AS wanted (id) JOIN jobs j ON j.id = wanted.id
+           WHERE j.ended_at IS NULL AND j.state = 'in_progress'"#,
         ids,
         most_chunks.max(1),
     )
