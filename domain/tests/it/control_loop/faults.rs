@@ -53,7 +53,7 @@ impl World {
             }
             _ => {
                 // Mostly about as long as it takes to be lost.
-                let about = self.now + self.random.between(9 * SECOND, 20 * SECOND);
+                let about = self.now + self.random.between(14 * SECOND, 18 * SECOND);
                 let until = if self.random.once_in(4) { until } else { about };
                 let secs = (until - self.now) / SECOND;
                 self.say(|| format!("node {node} is cut off for {secs} s"));
