@@ -1,6 +1,9 @@
 //! Workers, and the protocol of the internal listener that they speak:
 //! join, report, desired state, leases of job chunks.
 
+mod contact;
+mod reconcile;
+
 use serde::{Deserialize, Serialize};
 
 use crate::accelerators::{Device, DeviceReport};
@@ -9,6 +12,9 @@ use crate::models::{Manifest, Sha256Digest};
 use crate::tenants::Slug;
 use crate::workloads::WorkloadOwner;
 use crate::{JobId, LeaseToken, PlacementId, TenantId, Timestamp, VersionId, WorkerId};
+
+pub use contact::Contact;
+pub use reconcile::{Action, Actual, Gone, Held, MAX_REMEMBERED, Phase, reconcile};
 
 /// A worker that has not reported for this long is lost: its placements end
 /// and its leases with them.

@@ -262,6 +262,10 @@ impl Board {
         changes.into_iter().for_each(|change| self.recorder.tell(change));
         self.moment = moment;
         let same = self.recorder.planner().facts().agrees(&snapshot);
+        if !same {
+            // Whoever leads by now has forgotten what this one had not read.
+            fence(&mut store.system().await?, term.epoch).await?;
+        }
         metrics::gauge!("chancery_scheduler_board_differs").set(if same { 0.0 } else { 1.0 });
         if !same {
             error!("What the scheduler knew was not what the database says: it knows all anew; report this");

@@ -17,7 +17,6 @@ mod holding;
 mod jobs;
 mod link;
 mod load;
-mod reconcile;
 mod registry;
 mod serve;
 mod settings;

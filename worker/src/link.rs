@@ -137,7 +137,7 @@ impl Link {
                 Ok(response) => {
                     let worker_id = response.worker_id;
                     info!(worker.id = %worker_id, worker.name = %self.join.name, "Joined {} as {}", self.base, self.join.name);
-                    self.contact.reported(sent);
+                    self.contact.reported(sent, Instant::now());
                     self.identity.send_replace(Some(Arc::new(Identity {
                         gateway_key: response.gateway_key,
                         credential: response.credential,
@@ -240,7 +240,7 @@ impl Link {
     pub async fn report(&self, report: &ReportRequest) -> Result<(), LinkError> {
         let sent = Instant::now();
         self.call(Method::POST, "report", Some(report), Some(REPORT_TIMEOUT)).await?;
-        self.contact.reported(sent);
+        self.contact.reported(sent, Instant::now());
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use std::time::Instant;
 use domain::PlacementId;
 use domain::inference::Event;
 use domain::workers::{
-    DesiredPlacement, DesiredState, MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport, ReportRequest,
+    Action, Actual, DesiredPlacement, DesiredState, Held as HeldFacts, MAX_REPORTED_PLACEMENTS,
+    ObservedState, Phase, PlacementReport, ReportRequest, reconcile,
 };
 use domain::workloads::WorkloadOwner;
 use tokio::sync::watch;
@@ -15,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engines::EngineHandle;
 use crate::load::Meter;
-use crate::reconcile::{Action, Actual, Held as HeldFacts, Phase, reconcile};
 
 /// What is said of every placement while the worker shuts down.
 const STOPPING: &str = "the worker is shutting down";

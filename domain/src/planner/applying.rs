@@ -89,8 +89,8 @@ impl Snapshot {
                     Change::Placement(id, Some(placement)),
                 ]
             }
-            Decision::Wait { workload: id, reason, promised, .. } => {
-                let workload = self.pending(*id)?;
+            Decision::Wait { workload: id, generation, reason, promised, .. } => {
+                let workload = self.pending(*id).filter(|w| w.generation == *generation)?;
                 workload.reason = Some(reason.clone());
                 workload.promised_at = promised.then(|| workload.promised_at.unwrap_or(now));
                 vec![Change::Workload(*id, Some(workload.clone()))]

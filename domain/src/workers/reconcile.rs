@@ -1,4 +1,4 @@
-//! From what should be held and what is held to what to do. No I/O, no clock.
+//! From what a worker should hold and what it holds to what it does.
 //!
 //! Two rules keep a paused or replaced scheduler from doing harm: a state of a
 //! lower epoch than the highest seen is ignored, and so is a placement of a
@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use domain::PlacementId;
-use domain::workers::{DesiredPlacement, DesiredState};
+use super::{DesiredPlacement, DesiredState};
+use crate::PlacementId;
 
 /// How many placements that were let go of are remembered.
 pub const MAX_REMEMBERED: usize = 4096;

@@ -1,12 +1,12 @@
 //! Properties of `reconcile`, against a model that carries its actions out.
 
-use domain::models::{Manifest, Sha256Digest};
-use domain::workers::DesiredVersion;
-use domain::workloads::WorkloadOwner;
-use domain::{EndpointId, TenantId, VersionId};
 use proptest::prelude::*;
 
 use super::*;
+use crate::models::{Manifest, Sha256Digest};
+use crate::workers::DesiredVersion;
+use crate::workloads::WorkloadOwner;
+use crate::{EndpointId, TenantId, VersionId};
 
 fn id(n: u8) -> PlacementId {
     format!("00000000-0000-7000-8000-0000000000{n:02x}").parse().unwrap()
