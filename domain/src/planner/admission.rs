@@ -99,6 +99,9 @@ impl Planner {
                     let (victims, recalled) = (std::mem::take(&mut victims), std::mem::take(&mut recalled));
                     if self.place(workload, decisions) {
                         self.evict(workload, &victims, decisions);
+                    } else if victims.is_empty() && self.waits_for_leaving(workload) {
+                        all_taken = false;
+                        self.promise_again(workload, now);
                     } else {
                         all_taken = false;
                         self.take_back(workload, &victims, recalled, now);
@@ -168,6 +171,13 @@ impl Planner {
         self.devices.would_fit(kind, &seats)
     }
 
+    /// Whether a workload that was promised room gets it when those have left that
+    /// are leaving: quota is free before the last device is.
+    fn waits_for_leaving(&mut self, id: WorkloadId) -> bool {
+        let promised = self.known.get(&id).is_some_and(|known| known.standing == Standing::Promised);
+        promised && self.would_fit(id, &[])
+    }
+
     /// Makes victims leave. What is placed already is told at once; what this
     /// plan places itself, as soon as it is known to be placed.
     fn evict(&mut self, preemptor: WorkloadId, victims: &[Victim], decisions: &mut Vec<Decision>) {
@@ -195,6 +205,17 @@ impl Planner {
             self.crowded |= !self.recalled_in_vain.contains(&id);
             self.urgent.insert(id);
         }
+    }
+
+    /// What quota admitted and no device takes yet goes on waiting for its room.
+    /// Given back, its quota would be taken by those that were told to leave for it.
+    fn promise_again(&mut self, id: WorkloadId, now: Timestamp) {
+        let Some(ask) = self.admissions.ask(id).cloned() else { return };
+        let kind = ask.kind;
+        self.admissions.release(id, &[], now);
+        let since = self.facts.workloads.get(&id).and_then(|w| w.promised_at).unwrap_or(now);
+        let _ = self.admissions.restore(quota::held(ask, since, HoldingStanding::Promised));
+        self.admissions.set_aside(kind);
     }
 
     fn not_promised(&mut self, id: WorkloadId) {

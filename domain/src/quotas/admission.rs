@@ -146,13 +146,13 @@ impl Admissions {
     }
 
     /// Admits whoever was promised room, as soon as enough is free, be it of
-    /// its victims or not.
+    /// its victims or not, unless its kind is set aside.
     fn keep_promises(&mut self, root: Ix, decisions: &mut Vec<Decision>) {
         let claims: Vec<(u64, Slot)> = self.roots.entry(root).or_default().claims.iter().copied().collect();
         for claim in claims {
             let entry = self.entries.get(claim.1);
             let State::Claimed { grant, .. } = &entry.state else { continue };
-            if !are_free(&self.tree, entry.leaf, &grant.amounts) {
+            if self.aside.contains(&entry.ask.kind) || !are_free(&self.tree, entry.leaf, &grant.amounts) {
                 continue;
             }
             let grant = grant.clone();

@@ -26,7 +26,10 @@ impl Admissions {
 
     /// A kind is tried again.
     pub fn bring_back(&mut self, kind: u32) {
-        self.aside.remove(&kind);
+        if self.aside.remove(&kind) {
+            let promised = self.roots.iter().filter(|(_, root)| !root.claims.is_empty());
+            self.dirty.extend(promised.map(|(ix, _)| *ix));
+        }
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
             self.bring_lane_back(tenant, lane);
         }
