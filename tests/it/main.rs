@@ -9,6 +9,7 @@ mod bounds;
 mod catalogue;
 mod closing;
 mod conformance;
+mod failover;
 mod fleet;
 mod idempotency;
 mod identity;

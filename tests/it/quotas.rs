@@ -20,7 +20,7 @@ use crate::placement::Scene;
 const GB: u64 = 1_000_000_000;
 
 /// A tenant's quota of class cpu, in a cohort; it takes its own back from anybody.
-async fn give(scene: &Scene, tenant: TenantId, milli: i64, cohort: Option<&str>) {
+pub(crate) async fn give(scene: &Scene, tenant: TenantId, milli: i64, cohort: Option<&str>) {
     let quotas = BTreeMap::from([(Key::milli("cpu"), Quota { nominal: milli, ..Quota::default() })]);
     let mut tx = scene.db.store.system().await.unwrap();
     let parent = match cohort {
@@ -67,7 +67,7 @@ async fn used(scene: &Scene, node: impl std::fmt::Display) -> i64 {
 }
 
 /// Every moment: the ledger is what the placements add up to.
-async fn balanced(scene: &Scene) {
+pub(crate) async fn balanced(scene: &Scene) {
     assert_eq!(store::quotas::differences(&scene.db.store).await.unwrap(), []);
 }
 
