@@ -56,11 +56,40 @@ impl Planner {
             return;
         }
         self.admissions.bring_lanes_back();
-        for id in self.admissions.aside().collect::<Vec<_>>() {
-            let kind = &self.kinds[id as usize].kind;
-            if freed.contains(&kind.class) && self.devices.fits(kind) {
-                self.admissions.bring_back(id);
+        for id in self.refused.iter().copied().collect::<Vec<_>>() {
+            let state = &mut self.kinds[id as usize];
+            let before = state.refused;
+            for option in 0..state.kind.classes.len() {
+                let freed = state.is_refused(option) && freed.contains(&state.kind.classes[option]);
+                if freed && self.devices.fits(&state.kind, option) {
+                    state.refused &= !(1 << option);
+                }
             }
+            if state.refused != before {
+                self.tell_refused(id);
+            }
+        }
+    }
+
+    /// No device takes a kind in one of its classes.
+    fn refuse(&mut self, id: u32, option: usize) {
+        self.kinds[id as usize].refused |= 1 << option;
+        self.tell_refused(id);
+    }
+
+    /// Quota passes over classes of which no device takes a kind, and sets the
+    /// kind aside where that is all of them.
+    fn tell_refused(&mut self, id: u32) {
+        let state = &self.kinds[id as usize];
+        if state.is_refused_everywhere() {
+            self.admissions.set_aside(id);
+        } else {
+            self.admissions.pass_over(id, state.refused);
+        }
+        if state.refused == 0 {
+            self.refused.remove(&id);
+        } else {
+            self.refused.insert(id);
         }
     }
 
@@ -95,23 +124,23 @@ impl Planner {
         for decision in round {
             match decision {
                 quotas::Decision::Evict { workload, rule, .. } => victims.push((workload, rule)),
-                quotas::Decision::Admit { workload, .. } => {
+                quotas::Decision::Admit { workload, option, .. } => {
                     let (victims, recalled) = (std::mem::take(&mut victims), std::mem::take(&mut recalled));
-                    if self.place(workload, decisions) {
+                    if self.place(workload, option, now, decisions) {
                         self.evict(workload, &victims, decisions);
                     } else {
                         all_taken = false;
-                        self.take_back(workload, &victims, recalled, now);
+                        self.take_back(workload, option, &victims, recalled, now);
                     }
                 }
-                quotas::Decision::Promise { workload, .. } => {
+                quotas::Decision::Promise { workload, option, .. } => {
                     let (victims, recalled) = (std::mem::take(&mut victims), std::mem::take(&mut recalled));
-                    if victims.is_empty() || self.would_fit(workload, &victims) {
+                    if victims.is_empty() || self.would_fit(workload, option, &victims) {
                         self.evict(workload, &victims, decisions);
                         self.promise(workload);
                     } else {
                         all_taken = false;
-                        self.take_back(workload, &victims, recalled, now);
+                        self.take_back(workload, option, &victims, recalled, now);
                     }
                 }
                 // It waits where it was.
@@ -124,28 +153,39 @@ impl Planner {
         all_taken
     }
 
-    /// Places a workload that quota admitted; whether a device took it.
-    fn place(&mut self, id: WorkloadId, decisions: &mut Vec<Decision>) -> bool {
-        let (Some(known), Some(workload)) = (self.known.get(&id), self.facts.workloads.get_mut(&id)) else {
-            return false;
-        };
-        if self.admissions.is_aside(known.kind) {
+    /// Places a workload that quota admitted in one of its classes; whether a
+    /// device took it.
+    fn place(
+        &mut self,
+        id: WorkloadId,
+        option: usize,
+        now: Timestamp,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
+        let Some(known) = self.known.get(&id).cloned() else { return false };
+        let state = &self.kinds[known.kind as usize];
+        if state.is_refused(option) {
             return false;
         }
-        let kind = &self.kinds[known.kind as usize].kind;
-        let Some(choice) = self.devices.choose(kind, known.owner, known.version) else { return false };
-        workload.promised_at = None;
+        let Some(choice) = self.devices.choose(&state.kind, option, known.owner, known.version) else {
+            return false;
+        };
+        let class = state.kind.classes[option].clone();
+        let passed_over = self.passed_over(known.kind, option, now);
+        let Some(workload) = self.facts.workloads.get_mut(&id) else { return false };
+        (workload.promised_at, workload.promised_class) = (None, None);
         let generation = workload.generation;
-        let seat = Seat { worker: choice.worker, holds: choice.holds.clone() };
+        let seat = Seat { worker: choice.worker, class: class.clone(), holds: choice.holds.clone() };
         self.expected.insert(id, seat.clone());
         self.untold.remove(&id);
         self.urgent.remove(&id);
-        let known = Known { standing: Standing::Placed(seat), ..known.clone() };
-        self.sit_down(id, known);
+        self.sit_down(id, Known { standing: Standing::Placed(seat), ..known });
         decisions.push(Decision::Place {
             workload: id,
             generation,
             worker: choice.worker,
+            class,
+            passed_over,
             holds: choice.holds,
             considered: choice.considered,
             cost: choice.cost,
@@ -153,19 +193,19 @@ impl Planner {
         true
     }
 
-    /// Whether a device would take a workload once its victims, and all who
-    /// are leaving already, have left: nobody is made to leave in vain.
-    fn would_fit(&mut self, id: WorkloadId, victims: &[Victim]) -> bool {
+    /// Whether a device would take a workload in one of its classes once its
+    /// victims, and all who are leaving already, have left: nobody is made to
+    /// leave in vain.
+    fn would_fit(&mut self, id: WorkloadId, option: usize, victims: &[Victim]) -> bool {
         let Some(known) = self.known.get(&id) else { return false };
         let kind = &self.kinds[known.kind as usize].kind;
         let leaving = self.leaving.iter().chain(victims.iter().map(|(victim, _)| victim));
         let of_class = |id: &WorkloadId| {
-            let known = self.known.get(id)?;
-            let same = self.kinds[known.kind as usize].kind.class == kind.class;
-            known.standing.seat().filter(|_| same).cloned()
+            let seat = self.known.get(id)?.standing.seat()?;
+            (seat.class == kind.classes[option]).then(|| seat.clone())
         };
         let seats: Vec<Seat> = leaving.filter_map(of_class).collect();
-        self.devices.would_fit(kind, &seats)
+        self.devices.would_fit(kind, option, &seats)
     }
 
     /// Makes victims leave. What is placed already is told at once; what this
@@ -213,12 +253,19 @@ impl Planner {
     }
 
     /// No device takes the workload: its quota is for others, and nobody leaves.
-    fn take_back(&mut self, id: WorkloadId, victims: &[Victim], recalled: Vec<WorkloadId>, now: Timestamp) {
+    fn take_back(
+        &mut self,
+        id: WorkloadId,
+        option: usize,
+        victims: &[Victim],
+        recalled: Vec<WorkloadId>,
+        now: Timestamp,
+    ) {
         self.recalled_in_vain.extend(recalled);
         self.wait_again(id, now);
         if victims.is_empty() {
             if let Some(known) = self.known.get(&id) {
-                self.admissions.set_aside(known.kind);
+                self.refuse(known.kind, option);
             }
         } else {
             self.admissions.set_lane_aside(id);
@@ -227,9 +274,11 @@ impl Planner {
             // One that was admitted in the same round may have found no device.
             let stays = self.known.get(victim).is_some_and(|k| matches!(k.standing, Standing::Placed(_)));
             let Some(ask) = self.admissions.ask(*victim).filter(|_| stays).cloned() else { continue };
+            let Some(known) = self.known.get(victim) else { continue };
+            let option = known.standing.seat().map_or(0, |seat| self.option(known.kind, seat));
             self.admissions.release(*victim, &[], now);
             let since = self.placed_at(*victim, now);
-            let _ = self.admissions.restore(quota::held(ask, since, HoldingStanding::Admitted));
+            let _ = self.admissions.restore(quota::held(ask, option, since, HoldingStanding::Admitted));
         }
     }
 }

@@ -212,7 +212,7 @@ impl Admissions {
             let short = open.budgets.short(&open.path(shape.leaf), &shape.budget).is_some();
             let found = if short { None } else { open.choose_fit(tenant_node, &shape, shape.count) };
             found.filter(|c| c.level == 0 || !open.preempts_first(tenant_node)).unwrap_or_else(|| {
-                let amounts = times(&shape.options[0], shape.count);
+                let amounts = times(open.preferred(&shape), shape.count);
                 let level = open.level(tenant_node, &amounts);
                 Choice { option: usize::MAX, count: 0, amounts, level, victims: Vec::new() }
             })
