@@ -7,6 +7,7 @@ mod autoscaling;
 mod batches;
 mod bounds;
 mod catalogue;
+mod classes;
 mod closing;
 mod conformance;
 mod failover;

@@ -436,6 +436,8 @@ async fn the_database_refuses_what_does_not_fit_or_is_not_so_any_more() {
         workload: waiting.id,
         generation,
         worker,
+        class: "cpu".to_owned(),
+        passed_over: Vec::new(),
         holds: vec![Hold { device_id, memory_bytes: GB, milli: 100 }],
         considered: domain::planner::Considered::default(),
         cost: domain::planner::Cost::default(),

@@ -133,6 +133,8 @@ async fn the_database_refuses_what_a_planner_should_not_have_decided() {
         workload: waiting.id,
         generation: 0,
         worker,
+        class: "cpu".to_owned(),
+        passed_over: Vec::new(),
         holds: vec![Hold { device_id, memory_bytes: GB, milli: 500 }],
         considered: Considered::default(),
         cost: domain::planner::Cost::default(),
@@ -215,7 +217,7 @@ async fn what_is_lent_is_taken_back() {
     scene.db.finish().await;
 }
 
-async fn explained(scene: &Scene, tenant: TenantId, workload: WorkloadId) -> String {
+pub(crate) async fn explained(scene: &Scene, tenant: TenantId, workload: WorkloadId) -> String {
     let mut tx = scene.db.store.tenant(tenant).await.unwrap();
     let mut system = scene.db.store.system().await.unwrap();
     store::workloads::explain(&mut tx, &mut system, workload).await.unwrap().text
