@@ -55,10 +55,9 @@ impl AskedResources {
             if !store::accelerators::class_exists(tx, class).await? {
                 return Err(match n {
                     0 => ApiError::field("resources.class", "names no accelerator class"),
-                    _ => ApiError::field(
-                        "resources.alternatives",
-                        format!("{class} is no accelerator class"),
-                    ),
+                    _ => {
+                        ApiError::field("resources.alternatives", format!("{class} is no accelerator class"))
+                    }
                 });
             }
         }

@@ -23,7 +23,8 @@ use crate::quotas::{balanced, explained};
 const GB: u64 = 1_000_000_000;
 
 async fn join(scene: &Scene, name: &str, class: &str, devices: u32) -> WorkerId {
-    let device = |ordinal| DeviceReport { ordinal, class: class.to_owned(), memory_bytes: 8 * GB, milli: 1000 };
+    let device =
+        |ordinal| DeviceReport { ordinal, class: class.to_owned(), memory_bytes: 8 * GB, milli: 1000 };
     let request = JoinRequest {
         name: name.parse().unwrap(),
         pool: "default".parse().unwrap(),
@@ -40,7 +41,8 @@ async fn join(scene: &Scene, name: &str, class: &str, devices: u32) -> WorkerId 
 
 /// What the scene's tenant uses of a class, by the ledger.
 async fn used(scene: &Scene, class: &str) -> i64 {
-    let sql = format!("SELECT used FROM quota_cells WHERE node_id = '{}' AND class = '{class}'", scene.tenant);
+    let sql =
+        format!("SELECT used FROM quota_cells WHERE node_id = '{}' AND class = '{class}'", scene.tenant);
     scene.db.count(&sql).await
 }
 
@@ -66,12 +68,17 @@ async fn replicas_of_one_endpoint_get_different_classes_and_count_in_theirs() {
 
     let endpoint = scene.endpoint(4, GB, 1000).await;
     scene
-        .set(format!("UPDATE endpoints SET class = 'h100', alternatives = '{{a100,cpu}}' WHERE id = '{endpoint}'"))
+        .set(format!(
+            "UPDATE endpoints SET class = 'h100', alternatives = '{{a100,cpu}}' WHERE id = '{endpoint}'"
+        ))
         .await;
     scene.tick().await;
     let on: Vec<String> = placed(&scene).await.into_iter().map(|(_, class)| class).collect();
     assert_eq!(on, ["a100", "a100", "h100"]);
-    assert_eq!((used(&scene, "h100").await, used(&scene, "a100").await, used(&scene, "cpu").await), (1000, 2000, 0));
+    assert_eq!(
+        (used(&scene, "h100").await, used(&scene, "a100").await, used(&scene, "cpu").await),
+        (1000, 2000, 0)
+    );
     balanced(&scene).await;
     assert_eq!(scene.tick().await.applied, 0, "a second look finds nothing to do");
     // So does a scheduler that reads everything anew.
@@ -88,10 +95,13 @@ async fn replicas_of_one_endpoint_get_different_classes_and_count_in_theirs() {
     assert!(text.contains(why), "{text}");
     let waiting = scene.snapshot().await.workloads.into_values().find(|w| w.reason.is_some()).unwrap();
     let reason = waiting.reason.unwrap();
-    for part in ["no worker of class h100 has 1000 milli-accelerators free", "quota of class a100", "of class cpu"] {
+    for part in
+        ["no worker of class h100 has 1000 milli-accelerators free", "quota of class a100", "of class cpu"]
+    {
         assert!(reason.contains(part), "{reason}");
     }
-    let sql = "SELECT detail FROM audit_events WHERE action = 'place_workload' AND detail ->> 'class' = 'a100'";
+    let sql =
+        "SELECT detail FROM audit_events WHERE action = 'place_workload' AND detail ->> 'class' = 'a100'";
     let audited = rows(&mut scene.db.superuser().await, sql).await.unwrap();
     let detail: Value = audited[0].get(0);
     assert_eq!(detail["passed_over"][0]["class"], "h100", "{detail}");
@@ -116,7 +126,8 @@ async fn replicas_of_one_endpoint_get_different_classes_and_count_in_theirs() {
     scene.forget().await;
     scene.tick().await;
     balanced(&scene).await;
-    let text = explained(&scene, scene.tenant, scene.snapshot().await.workloads.into_keys().next().unwrap()).await;
+    let text =
+        explained(&scene, scene.tenant, scene.snapshot().await.workloads.into_keys().next().unwrap()).await;
     assert!(text.contains("It is on class h100"), "{text}");
     scene.db.finish().await;
 }
@@ -142,7 +153,8 @@ async fn the_api_takes_several_classes_and_refuses_what_is_no_choice() {
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
         assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
     }
-    let asked = json!({"class": "h100", "alternatives": ["cpu"], "memory_bytes": 1_000_000_000, "milli": 200});
+    let asked =
+        json!({"class": "h100", "alternatives": ["cpu"], "memory_bytes": 1_000_000_000, "milli": 200});
     let (status, endpoint) = post(asked.clone()).await;
     assert_eq!((status, &endpoint["resources"]), (StatusCode::CREATED, &asked));
     stage.until_ready(1).await;

@@ -125,7 +125,9 @@ impl Snapshot {
     }
 
     fn place(&mut self, id: PlacementId, decision: &Decision, now: Timestamp) -> Option<LivePlacement> {
-        let Decision::Place { workload, generation, worker, class, holds, .. } = decision else { return None };
+        let Decision::Place { workload, generation, worker, class, holds, .. } = decision else {
+            return None;
+        };
         let worker_id = *worker;
         if self.workers.get(&worker_id).is_none_or(|worker| !worker.live) {
             return None;

@@ -46,7 +46,8 @@ pub(super) fn of_quota(why: Option<&WhyNot>, classes: &[&str]) -> Reason {
     let Some(why) = why else {
         return Reason::new(Level::Priority, "others are before it in its tenant's queue");
     };
-    let class = why.key.as_ref().map_or_else(|| classes.first().copied().unwrap_or_default(), |key| &*key.class);
+    let class =
+        why.key.as_ref().map_or_else(|| classes.first().copied().unwrap_or_default(), |key| &*key.class);
     let asked = match why.key.as_ref().map(|key| key.resource) {
         Some(Resource::MemoryBytes) => bytes(rounded_up(why.asked.unsigned_abs())),
         _ => format!("{} milli-accelerators", why.asked),

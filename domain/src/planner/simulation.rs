@@ -453,7 +453,10 @@ impl World {
             assert!(inside, "placed in {zone}, outside of {:?}", bounds.zones);
         }
         assert!(asking.resources.option(class).is_some(), "placed on {class}: {asking:?}");
-        assert!(self.quota_fits(asking.tenant_id, class, &asking.resources), "placed beyond quota: {asking:?}");
+        assert!(
+            self.quota_fits(asking.tenant_id, class, &asking.resources),
+            "placed beyond quota: {asking:?}"
+        );
     }
 
     fn end(&mut self, id: PlacementId) {

@@ -226,9 +226,9 @@ impl Admissions {
                     return !open.is_passed_over(&shape, ix);
                 }
                 open.search(slot, &amounts, |search, wish| match shares {
-                        Some(shares) => search.fair_could_help(wish, shares),
-                        None => search.could_help(wish),
-                    })
+                    Some(shares) => search.fair_could_help(wish, shares),
+                    None => search.could_help(wish),
+                })
             })
         })
     }

@@ -44,8 +44,9 @@ pub(super) async fn place(
     let (mut choices, mut costs) = (Vec::new(), Vec::new());
     let (mut classes, mut passed) = (Vec::new(), Vec::new());
     for decision in decisions {
-        if let Decision::Place { workload, generation, worker, class, passed_over, considered, cost, .. } =
-            decision
+        if let Decision::Place {
+            workload, generation, worker, class, passed_over, considered, cost, ..
+        } = decision
         {
             classes.push(class.clone());
             passed.push(json!(passed_over));

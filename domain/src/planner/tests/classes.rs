@@ -150,5 +150,4 @@ fn who_leaves_makes_room_in_its_own_class() {
     world.settle();
     assert_eq!((classes_of(&world, lender), classes_of(&world, borrower)), (vec!["a100"], vec!["h100"]));
     assert!(world.snapshot.workloads.values().all(|w| w.promised_class.is_none()));
-
 }
