@@ -54,8 +54,7 @@ impl Fleet {
     /// Two workers and a tenant with a quota, led by nobody yet.
     async fn new() -> Self {
         let mut scene = Scene::new().await;
-        let workers =
-            vec![scene.join("a", &[ROOMY]).await, scene.join("bb", &[ROOMY]).await];
+        let workers = vec![scene.join("a", &[ROOMY]).await, scene.join("bb", &[ROOMY]).await];
         give(&scene, scene.tenant, 1_500_000, None).await;
         scene.resign().await;
         let workers = tokio::spawn(obey(scene.db.connect(2).await, workers));
@@ -107,7 +106,8 @@ impl Fleet {
     /// Waits for a write of a term after `epoch`; how long it took from `since`.
     async fn next_term(&self, epoch: i64, since: Instant) -> Duration {
         let sql = format!("SELECT count(*) FROM plans WHERE epoch > {epoch}");
-        until("a write of the next term", PATIENCE, async || (self.count(&sql).await > 0).then_some(())).await;
+        until("a write of the next term", PATIENCE, async || (self.count(&sql).await > 0).then_some(()))
+            .await;
         since.elapsed()
     }
 
@@ -217,7 +217,10 @@ async fn a_scheduler_killed_at_any_step_leaves_nothing_half_done() {
     kill_at_each(&mut fleet, &mut gate, &DRAINING).await;
     fleet.until("two are gone", "SELECT count(*) FROM placements WHERE state <> 'ended'", 2).await;
     let terms = 1 + PLACING.len() + DRAINING.len();
-    until("another leads", PATIENCE, async || (fleet.epoch().await > i64::try_from(terms).unwrap()).then_some(())).await;
+    until("another leads", PATIENCE, async || {
+        (fleet.epoch().await > i64::try_from(terms).unwrap()).then_some(())
+    })
+    .await;
 
     // With something to do, and nothing in its way.
     fleet.start_scheduler();
@@ -285,7 +288,8 @@ async fn paused_at(step: &str) {
     })
     .await;
     fleet.endpoint(1).await;
-    let ready = "SELECT (SELECT sum(replicas) FROM endpoints) - count(*) FROM placements WHERE state = 'ready'";
+    let ready =
+        "SELECT (SELECT sum(replicas) FROM endpoints) - count(*) FROM placements WHERE state = 'ready'";
     fleet.until("all run", ready, 0).await;
 
     let late = "SELECT count(*) FROM written WHERE epoch <> present";
