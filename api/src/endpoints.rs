@@ -22,6 +22,7 @@ use crate::extract::{Json, Path, Query};
 use crate::fields;
 use crate::keys::missing;
 use crate::problem::{ApiError, Result};
+use crate::resources::AskedResources;
 use crate::state::App;
 
 /// Share of a device that a replica asks for unless it says otherwise: half a core.

@@ -2,7 +2,7 @@
 
 use domain::accelerators::{CPU_CLASS, ResourceRequest};
 use domain::models::Manifest;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use store::TenantTx;
 
 use crate::problem::{ApiError, Result};
@@ -13,7 +13,7 @@ const MAX_MILLI: u32 = 1_000_000;
 const MAX_MEMORY_BYTES: u64 = 1 << 50;
 
 /// What is asked of a device; what is left out follows from the model.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AskedResources {
     /// Accelerator class; the preferred one, where others will do. `cpu` unless

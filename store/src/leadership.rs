@@ -79,12 +79,14 @@ impl Candidate {
         if !self.lock().await? && !(self.end_silent_leader().await? && self.lock().await?) {
             return Ok(Attempt::Waits(self));
         }
-        match self.begin_term(now).await {
+        let mut epoch = self.begin_term(now).await;
+        if epoch.as_ref().is_err_and(is_held_up) {
+            self.end_silent_writers().await?;
+            epoch = self.begin_term(now).await;
+        }
+        match epoch {
             Ok(epoch) => Ok(Attempt::Leads(Leader { conn: self.conn, term: Term { epoch, since: now } })),
-            Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some(LOCK_NOT_AVAILABLE) => {
-                self.end_silent_writers().await?;
-                Ok(Attempt::Waits(self))
-            }
+            Err(e) if is_held_up(&e) => Ok(Attempt::Waits(self)),
             Err(e) => Err(e.into()),
         }
     }
@@ -97,11 +99,11 @@ impl Candidate {
     }
 
     /// Raises the epoch, when writes of the last have ended. Waits for them only
-    /// shortly: an open transaction of a process that is paused never ends.
+    /// for a moment: an open transaction of a process that is paused never ends.
     async fn begin_term(&mut self, now: Timestamp) -> Result<i64, sqlx::Error> {
         let mut tx = self.conn.begin().await?;
         query!("SET LOCAL ROLE chancery_system").execute(&mut *tx).await?;
-        query!("SET LOCAL lock_timeout = '500ms'").execute(&mut *tx).await?;
+        query!("SET LOCAL lock_timeout = '250ms'").execute(&mut *tx).await?;
         let epoch = query_scalar!(
             "UPDATE leadership SET epoch = epoch + 1, holder = $1, since = $2 RETURNING epoch",
             self.holder,
@@ -147,6 +149,11 @@ impl Candidate {
         .await?;
         Ok(())
     }
+}
+
+/// Whether a write of an earlier leader holds the row still.
+fn is_held_up(e: &sqlx::Error) -> bool {
+    e.as_database_error().is_some_and(|e| e.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
 }
 
 impl Leader {

@@ -172,6 +172,7 @@ impl Scene {
         let first = PlanId { epoch, number: 0 };
         let lines = plans::pages(&mut tx, first, next, i64::MAX).await.unwrap();
         assert_eq!(i64::try_from(lines.len()).unwrap(), next.number);
+        let mut su = self.db.superuser().await;
         let (mut replay, mut found) = (Replay::default(), 0);
         for line in lines {
             replay.read(&line).unwrap();
@@ -180,7 +181,7 @@ impl Scene {
                 "SELECT p.workload_id, p.worker_id FROM placements p
                  WHERE p.plan = '{plan}' AND p.inputs = '\\x{inputs}' AND p.cost IS NOT NULL"
             );
-            for placed in rows(&mut self.db.superuser().await, &sql).await.unwrap() {
+            for placed in rows(&mut su, &sql).await.unwrap() {
                 found += 1;
                 let (workload, worker): (Uuid, Uuid) = (placed.get(0), placed.get(1));
                 assert!(replay.decided().iter().any(|decision| matches!(decision,

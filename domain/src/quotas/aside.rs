@@ -19,7 +19,7 @@ impl Admissions {
         let narrowed = self.passed_over.remove(&kind).is_some();
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
             if narrowed && !self.is_lane_aside(tenant, lane) {
-                self.wake_lane(tenant, lane);
+                self.try_lane(tenant, lane);
             }
             let tried = self.tenants[tenant as usize].queue.lane(lane).parked.is_none();
             if tried && self.has_room(tenant, lane) {
@@ -47,12 +47,17 @@ impl Admissions {
         let changed = before.unwrap_or(0) != options;
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
             if !self.bring_lane_back(tenant, lane) && changed {
-                self.wake_lane(tenant, lane);
-                self.keep(tenant);
-                let root = self.root_of(tenant);
-                self.dirty.insert(root);
+                self.try_lane(tenant, lane);
             }
         }
+    }
+
+    /// A lane is tried again, now that other options of it may be.
+    fn try_lane(&mut self, tenant: TenantIx, lane: LaneIx) {
+        self.wake_lane(tenant, lane);
+        self.keep(tenant);
+        let root = self.root_of(tenant);
+        self.dirty.insert(root);
     }
 
     /// Whether an option of a shape is passed over.
@@ -120,10 +125,7 @@ impl Admissions {
     fn bring_lane_back(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
         let aside = self.is_lane_aside(tenant, lane);
         if aside {
-            self.wake_lane(tenant, lane);
-            self.keep(tenant);
-            let root = self.root_of(tenant);
-            self.dirty.insert(root);
+            self.try_lane(tenant, lane);
         }
         aside
     }
