@@ -169,6 +169,20 @@ impl Decision {
             | Self::Drain { .. } => None,
         }
     }
+
+    /// The placement that it is about, if it is about one that there is.
+    pub fn placement(&self) -> Option<PlacementId> {
+        match self {
+            Self::EndPlacement { placement, .. }
+            | Self::Drain { placement, .. }
+            | Self::Evict { placement, .. } => Some(*placement),
+            Self::DeclareLost { .. }
+            | Self::CreateWorkloads { .. }
+            | Self::EndWorkload { .. }
+            | Self::Place { .. }
+            | Self::Wait { .. } => None,
+        }
+    }
 }
 
 /// What a planner decides that knows nothing but this snapshot, with every

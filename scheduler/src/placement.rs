@@ -1,25 +1,26 @@
 //! The placement loop: read what changed, plan, apply, until nothing is left to
-//! decide.
+//! decide. While one plan becomes true, the next is made, which takes it for true.
+
+mod applying;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::Timestamp;
-use domain::planner::{Decision, Recorded, Recorder, Snapshot};
+use domain::planner::{Decision, Recorder, Snapshot};
 use domain::workloads::WorkloadState;
 use store::leadership::{Term, fence};
-use store::workloads::plans::{self, PlanRef};
+use store::workloads::plans;
 use store::{Store, StoreError, workloads};
 use tokio::sync::Notify;
-use tracing::{debug, error, info, warn};
+use tracing::{error, warn};
 
+use self::applying::Applying;
 use crate::{Deps, ERROR_PAUSE, Settings};
 
-/// Plans in one tick. Three settle a quiet fleet; more are needed only while
-/// others change it, and then the next tick goes on.
-const MAX_ROUNDS: u32 = 8;
-/// Decisions applied in one transaction.
-const BATCH: usize = 512;
+/// Plans until a quiet fleet is settled. Three do; more are needed only while
+/// others change it.
+const MAX_TICKS: u32 = 8;
 /// Workloads that one plan admits, and as many reasons that it tells; the rest is
 /// for the next, so that what changes meanwhile waits for neither.
 const MOST: u32 = 1024;
@@ -34,7 +35,7 @@ const RECORD_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Time between two countings of everything for the metrics.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
-/// What a tick did and found.
+/// What was done and found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Decisions that became true.
@@ -49,7 +50,7 @@ pub struct Summary {
     pub settled: bool,
 }
 
-/// Ticks until the lead is lost.
+/// Plans until the lead is lost.
 pub(crate) async fn run(settings: Settings, deps: Deps, term: Term, wake: Arc<Notify>) {
     let mut board = None;
     loop {
@@ -82,19 +83,14 @@ async fn turn(
         Some(board) => board,
         None => board.insert(Board::read(&deps.store, settings, term).await?),
     };
-    board.tick(&deps.store, settings, term, now, Until::Applied).await?;
+    let mut summary = Summary::default();
+    board.tick(&deps.store, settings, term, now, &mut summary).await?;
+    if board.counted.elapsed() >= COUNT_EVERY {
+        board.count(&mut summary);
+    }
     board.look_after(&deps.store, settings, term).await?;
-    Ok(board.recorder.planner().is_settled())
-}
-
-/// When a tick ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// When a plan has found nothing to decide.
-    Settled,
-    /// Already when everything that was decided became true and nothing new was
-    /// made: what that changed wakes the loop again.
-    Applied,
+    // What was decided, and who ends or begins what it changed, wakes the loop.
+    Ok(board.under_way.is_none() && board.doubted.is_empty() && board.recorder.planner().is_settled())
 }
 
 /// A planner that is kept up with the database, and recorded.
@@ -104,6 +100,8 @@ pub struct Board {
     moment: workloads::Moment,
     /// What it is to be told anew, changed or not.
     doubted: workloads::Ids,
+    /// The last plan, while it becomes true.
+    under_way: Option<Applying>,
     pruned: Instant,
     checked: Instant,
     began: Instant,
@@ -118,7 +116,8 @@ impl Board {
         let (doubted, now) = (workloads::Ids::default(), Instant::now());
         let first = plans::next(&mut store.system().await?, term.epoch).await?;
         let recorder = Recorder::new(first, env!("CARGO_PKG_VERSION"), snapshot);
-        Ok(Self { recorder, moment, doubted, pruned: now, checked: now, began: now, counted: now })
+        let (under_way, pruned, checked, began, counted) = (None, now, now, now, now);
+        Ok(Self { recorder, moment, doubted, under_way, pruned, checked, began, counted })
     }
 
     /// Reads what changed.
@@ -130,10 +129,13 @@ impl Board {
     ) -> Result<(), StoreError> {
         let mut also = std::mem::take(&mut self.doubted);
         self.recorder.planner().silent(now).into_iter().for_each(|worker| also.worker(worker));
-        let (changes, moment) =
-            workloads::changes(store, &self.moment, also, settings.share_limits()).await?;
-        changes.into_iter().for_each(|change| self.recorder.tell(change));
-        self.moment = moment;
+        // What a plan is changing is told when it has.
+        let none = workloads::Ids::default();
+        let changing = self.under_way.as_ref().map_or(&none, Applying::concerned);
+        let changed =
+            workloads::changes(store, &self.moment, also, changing, settings.share_limits()).await?;
+        changed.changes.into_iter().for_each(|change| self.recorder.tell(change));
+        (self.moment, self.doubted) = (changed.moment, changed.later);
         Ok(())
     }
 
@@ -145,7 +147,16 @@ impl Board {
         term: Term,
         now: Timestamp,
     ) -> Result<Summary, StoreError> {
-        self.tick(store, settings, term, now, Until::Settled).await
+        let mut summary = Summary::default();
+        for _ in 0..MAX_TICKS {
+            if self.tick(store, settings, term, now, &mut summary).await? {
+                summary.settled = true;
+                break;
+            }
+        }
+        self.applied(&mut summary).await?;
+        self.count(&mut summary);
+        Ok(summary)
     }
 
     /// What it takes for true.
@@ -153,60 +164,53 @@ impl Board {
         self.recorder.planner().facts()
     }
 
+    /// One plan, which begins to become true when the one before has. Returns
+    /// whether nothing was left to decide.
     async fn tick(
         &mut self,
         store: &Store,
         settings: &Settings,
         term: Term,
         now: Timestamp,
-        until: Until,
-    ) -> Result<Summary, StoreError> {
+        summary: &mut Summary,
+    ) -> Result<bool, StoreError> {
         let started = Instant::now();
-        let mut summary = Summary::default();
-        for _ in 0..MAX_ROUNDS {
-            self.catch_up(store, settings, now).await?;
-            let (decisions, page) = self.recorder.plan(now, MOST);
-            let decisions = decisions.to_vec();
-            let plan = match page {
-                Some(page) => Some(keep(store, &page, term, now).await?),
-                None => None,
-            };
-            let Some(plan) = plan.filter(|_| !decisions.is_empty()) else {
-                if self.recorder.planner().is_settled() {
-                    summary.settled = true;
-                    break;
-                }
-                continue;
-            };
-            let before = summary.refused;
-            for (n, batch) in decisions.chunks(BATCH).enumerate() {
-                let refused = apply_batch(store, self.recorder.planner().facts(), plan, batch, now).await?;
-                summary.applied += (batch.len() - refused.len()) as u64;
-                summary.refused += refused.len() as u64;
-                for place in refused {
-                    self.recorder.refused(n * BATCH + place);
-                    self.doubted.concerned(&batch[place]);
-                }
-            }
-            let made = decisions.iter().any(|d| matches!(d, Decision::CreateWorkloads { .. }));
-            if until == Until::Applied && !made && summary.refused == before {
-                break;
-            }
+        self.catch_up(store, settings, now).await?;
+        let (decisions, page) = self.recorder.plan(now, MOST);
+        self.applied(summary).await?;
+        let settled = self.recorder.planner().is_settled();
+        let nothing = settled && decisions.is_empty() && self.doubted.is_empty();
+        let made = decisions.iter().any(|d| matches!(d, Decision::CreateWorkloads { .. }));
+        self.under_way = page.map(|page| Applying::begin(store, page, decisions, term, now));
+        if settled || made {
+            // There is nothing else to plan, or not before what is made is known.
+            self.applied(summary).await?;
         }
-        metrics::counter!("chancery_scheduler_decisions_total", "result" => "applied")
-            .increment(summary.applied);
-        metrics::counter!("chancery_scheduler_decisions_total", "result" => "refused")
-            .increment(summary.refused);
         metrics::histogram!("chancery_scheduler_tick_seconds").record(started.elapsed().as_secs_f64());
-        if until == Until::Settled || self.counted.elapsed() >= COUNT_EVERY {
-            self.counted = Instant::now();
-            self.count(&mut summary);
+        Ok(nothing)
+    }
+
+    /// Waits until what was decided has become true, and learns what did not.
+    async fn applied(&mut self, summary: &mut Summary) -> Result<(), StoreError> {
+        let Some(applying) = self.under_way.take() else { return Ok(()) };
+        let applied = applying.end().await?;
+        applied.tell(self.recorder.planner().facts());
+        for place in &applied.refused {
+            self.recorder.refused(&applied.decisions[*place]);
+            self.doubted.concerned(&applied.decisions[*place]);
         }
-        Ok(summary)
+        let refused = applied.refused.len() as u64;
+        let became = applied.decisions.len() as u64 - refused;
+        summary.applied += became;
+        summary.refused += refused;
+        metrics::counter!("chancery_scheduler_decisions_total", "result" => "applied").increment(became);
+        metrics::counter!("chancery_scheduler_decisions_total", "result" => "refused").increment(refused);
+        Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-    fn count(&self, summary: &mut Summary) {
+    fn count(&mut self, summary: &mut Summary) {
+        self.counted = Instant::now();
         let facts = self.recorder.planner().facts();
         summary.pending = facts.workloads.values().filter(|w| w.state == WorkloadState::Pending).count();
         summary.placements = facts.placements.len();
@@ -228,6 +232,7 @@ impl Board {
             return Ok(());
         }
         self.checked = Instant::now();
+        self.applied(&mut Summary::default()).await?;
         let doubted = std::mem::take(&mut self.doubted);
         let (changes, snapshot, moment) = workloads::changes_and_all(
             store,
@@ -250,87 +255,5 @@ impl Board {
             self.recorder.begin_anew(snapshot);
         }
         Ok(())
-    }
-}
-
-/// Keeps what a plan was made from, before anything of it is carried out.
-async fn keep(store: &Store, page: &Recorded, term: Term, now: Timestamp) -> Result<PlanRef, StoreError> {
-    let mut tx = store.system().await?;
-    fence(&mut tx, term.epoch).await?;
-    plans::keep(&mut tx, page, now).await?;
-    tx.commit().await?;
-    Ok(page.into())
-}
-
-/// Applies decisions together, or where one is refused each by itself, so that
-/// it takes no other with it. Returns the places of those that did not become
-/// true.
-async fn apply_batch(
-    store: &Store,
-    facts: &Snapshot,
-    plan: PlanRef,
-    batch: &[Decision],
-    now: Timestamp,
-) -> Result<Vec<usize>, StoreError> {
-    if apply(store, facts, plan, batch, now).await? {
-        return Ok(Vec::new());
-    }
-    let mut refused = Vec::new();
-    for (place, decision) in batch.iter().enumerate() {
-        let alone = std::slice::from_ref(decision);
-        if batch.len() == 1 || !apply(store, facts, plan, alone, now).await? {
-            refused.push(place);
-        }
-    }
-    Ok(refused)
-}
-
-/// Applies decisions in one transaction. Returns whether they became true.
-async fn apply(
-    store: &Store,
-    snapshot: &Snapshot,
-    plan: PlanRef,
-    decisions: &[Decision],
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let mut tx = store.system().await?;
-    match workloads::apply(&mut tx, plan, decisions, now).await {
-        Ok(()) => tx.commit().await?,
-        Err(error @ (StoreError::Conflict(_) | StoreError::NoCapacity | StoreError::NoQuota)) => {
-            debug!(?decisions, %error, "Refused: {error}");
-            return Ok(false);
-        }
-        Err(error) => return Err(error),
-    }
-    decisions.iter().for_each(|decision| tell(snapshot, decision));
-    Ok(true)
-}
-
-/// One line for each decision that an operator would ask about.
-fn tell(snapshot: &Snapshot, decision: &Decision) {
-    let name = |id| snapshot.workers.get(id).map_or("a worker", |w| w.name.as_str());
-    match decision {
-        Decision::DeclareLost { worker, seen_at } => {
-            warn!(worker.id = %worker, "Worker {} is lost: last heard {seen_at}", name(worker));
-        }
-        Decision::EndPlacement { placement, worker, .. } => {
-            info!(placement.id = %placement, "Ended placement {placement} on {}", name(worker));
-        }
-        Decision::CreateWorkloads { owner, count, .. } => info!("Created {count} workloads for {owner:?}"),
-        Decision::EndWorkload { workload, .. } => {
-            info!(workload.id = %workload, "Ended workload {workload}");
-        }
-        Decision::Drain { placement, .. } => {
-            info!(placement.id = %placement, "Draining placement {placement}");
-        }
-        Decision::Evict { placement, preemptor, rule, .. } => {
-            info!(placement.id = %placement, "Evicting placement {placement} for workload {preemptor}: {}", rule.as_str());
-        }
-        Decision::Place { workload, worker, .. } => {
-            info!(workload.id = %workload, worker.id = %worker, "Placed workload {workload} on {}", name(worker));
-        }
-        Decision::Wait { workload, reason, .. } => {
-            info!(workload.id = %workload, "Workload {workload} waits: {reason}");
-        }
     }
 }

@@ -54,7 +54,7 @@ pub async fn read(store: &Store, now: Timestamp) -> Result<Vec<Scaled>, StoreErr
                FROM workloads w
                JOIN placements p ON p.workload_id = w.id AND p.tenant_id = w.tenant_id AND p.state = 'ready'
                LEFT JOIN placement_loads m ON m.placement_id = p.id AND m.reported_at > $1
-               WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.state <> 'ended'
+               WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND NOT w.ended
            ) l
            WHERE e.min_replicas IS NOT NULL AND e.deleted_at IS NULL
            ORDER BY e.id"#,
@@ -203,8 +203,8 @@ async fn stuck(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<(EndpointId, Strin
         r#"SELECT w.endpoint_id AS "endpoint_id!", min(coalesce(split_part(p.detail, $2, 1), w.reason)) AS "why!"
            FROM workloads w
            JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
-           LEFT JOIN placements p ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.state <> 'ended'
-           WHERE w.endpoint_id = ANY($1) AND w.state <> 'ended'
+           LEFT JOIN placements p ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.ended_at IS NULL
+           WHERE w.endpoint_id = ANY($1) AND NOT w.ended
            GROUP BY w.endpoint_id
            HAVING bool_and(CASE WHEN p.id IS NULL THEN w.reason IS NOT NULL AND w.promised_at IS NULL
                                 ELSE p.state = 'assigned' AND coalesce(strpos(p.detail, $2), 0) > 0 END)"#,

@@ -181,7 +181,7 @@ pub async fn stop(tx: &mut SystemTx, id: TenantId, now: Timestamp) -> Result<Sto
         outbox::publish(tx, Topic::Desired, JobId(*job), now).await?;
     }
     let left = query!(
-        r#"SELECT (SELECT count(*) FROM placements WHERE tenant_id = $1 AND state <> 'ended') AS "placements!",
+        r#"SELECT (SELECT count(*) FROM placements WHERE tenant_id = $1 AND ended_at IS NULL) AS "placements!",
                   (SELECT count(*) FROM jobs WHERE tenant_id = $1 AND ended_at IS NULL) AS "jobs!""#,
         id.0,
     )

@@ -215,7 +215,7 @@ async fn select(tx: &mut TenantTx, ids: Ids, limit: u32) -> Result<Vec<Endpoint>
                (array_agg(p.detail ORDER BY w.created_at, w.id) FILTER (WHERE p.state = 'assigned' AND p.detail IS NOT NULL))[1] AS fails
              FROM workloads w
              LEFT JOIN placements p ON p.workload_id = w.id AND p.generation = w.generation AND p.state IN ('assigned', 'ready')
-             WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.state <> 'ended'
+             WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND NOT w.ended
            ) s
            WHERE e.deleted_at IS NULL AND e.id BETWEEN $1 AND $2
            ORDER BY e.id DESC LIMIT $3"#,

@@ -41,8 +41,8 @@ pub async fn summary(tx: &mut SystemTx, now: Timestamp) -> Result<Summary, Store
                    AS "resting_endpoints!",
                (SELECT coalesce(p.detail, w.reason)
                 FROM wanted e
-                JOIN workloads w ON w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.state <> 'ended'
-                LEFT JOIN placements p ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.state <> 'ended'
+                JOIN workloads w ON w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND NOT w.ended
+                LEFT JOIN placements p ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.ended_at IS NULL
                 WHERE NOT e.ready ORDER BY e.created_at, w.created_at LIMIT 1) AS waits_because"#,
         seen
     )

@@ -240,8 +240,8 @@ async fn select(tx: &mut TenantTx, ids: Ids, limit: i64) -> Result<Vec<Job>, Sto
            LEFT JOIN LATERAL (
                SELECT w.reason, p.state AS placement, p.detail FROM workloads w
                LEFT JOIN placements p
-                   ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.state <> 'ended'
-               WHERE w.tenant_id = j.tenant_id AND w.job_id = j.id AND w.state <> 'ended'
+                   ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.ended_at IS NULL
+               WHERE w.tenant_id = j.tenant_id AND w.job_id = j.id AND NOT w.ended
                ORDER BY p.state = 'ready' DESC NULLS LAST, w.created_at LIMIT 1
            ) s ON true
            WHERE j.id BETWEEN $1 AND $2

@@ -94,7 +94,7 @@ async fn counted(tx: &mut SystemTx) -> Result<(Vec<Named>, Tree), StoreError> {
     let uses = query!(
         r#"SELECT leaf_id AS "leaf!", class AS "class!", resource AS "resource!",
                   sum(amount)::bigint AS "amount!"
-           FROM quota_uses WHERE state <> 'ended' GROUP BY 1, 2, 3"#,
+           FROM quota_uses WHERE ended_at IS NULL GROUP BY 1, 2, 3"#,
     )
     .fetch_all(tx.conn())
     .await?;

@@ -65,7 +65,7 @@ pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
            LEFT JOIN (
                SELECT w.tenant_id, w.endpoint_id, w.version_id, p.id AS placement_id, p.worker_id, k.address
                FROM placements p
-               JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id AND w.state <> 'ended'
+               JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id AND NOT w.ended
                JOIN workers k ON k.id = p.worker_id AND k.live
                WHERE p.state = 'ready' AND w.endpoint_id IS NOT NULL
            ) r ON r.tenant_id = e.tenant_id AND r.endpoint_id = e.id AND r.version_id = e.version_id
@@ -95,7 +95,7 @@ pub async fn load_some(
                JOIN placements p ON p.workload_id = w.id AND p.tenant_id = w.tenant_id AND p.state = 'ready'
                JOIN workers k ON k.id = p.worker_id AND k.live
                WHERE w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.version_id = e.version_id
-                 AND w.state <> 'ended'
+                 AND NOT w.ended
            ) r ON true
            WHERE e.id = ANY($1) AND e.deleted_at IS NULL
            ORDER BY e.id, r.placement_id"#,
@@ -112,7 +112,7 @@ pub async fn placed_on(tx: &mut SystemTx, workers: &[WorkerId]) -> Result<Vec<En
     let found = query_scalar!(
         r#"SELECT DISTINCT w.endpoint_id AS "endpoint_id!"
            FROM placements p JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
-           WHERE p.worker_id = ANY($1) AND p.state <> 'ended' AND w.endpoint_id IS NOT NULL"#,
+           WHERE p.worker_id = ANY($1) AND p.ended_at IS NULL AND w.endpoint_id IS NOT NULL"#,
         &ids,
     )
     .fetch_all(tx.conn())
@@ -184,8 +184,8 @@ pub async fn why_not_ready(tx: &mut TenantTx, name: &str) -> Result<String, Stor
     let row = query!(
         r#"SELECT e.replicas, e.max_replicas IS NOT NULL AS "scales!", w.state AS "workload?", w.reason, p.state AS "placement?", p.detail
            FROM endpoints e
-           LEFT JOIN workloads w ON w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND w.state <> 'ended'
-           LEFT JOIN placements p ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.state <> 'ended'
+           LEFT JOIN workloads w ON w.tenant_id = e.tenant_id AND w.endpoint_id = e.id AND NOT w.ended
+           LEFT JOIN placements p ON p.tenant_id = w.tenant_id AND p.workload_id = w.id AND p.ended_at IS NULL
            WHERE e.name = $1 AND e.deleted_at IS NULL
            ORDER BY p.state NULLS LAST, w.created_at LIMIT 1"#,
         name,

@@ -24,7 +24,7 @@ use crate::{Store, StoreError, SystemTx, Tx, audit, outbox};
 
 pub use apply::apply;
 pub use explain::{explain, list};
-pub use feed::{Ids, Moment, changes, changes_and_all, prune};
+pub use feed::{Changed, Ids, Moment, changes, changes_and_all, prune};
 pub use snapshot::snapshot;
 
 /// A reading transaction in which every statement sees the same moment.
@@ -62,7 +62,7 @@ pub(crate) async fn end_placements(
     let ended = query!(
         "UPDATE placements p SET state = 'ended', ended_at = $3, detail = $4
          FROM unnest($1::uuid[], $2::bigint[]) AS d (id, generation)
-         WHERE p.id = d.id AND p.generation = d.generation AND p.state <> 'ended'
+         WHERE p.id = d.id AND p.generation = d.generation AND p.ended_at IS NULL
          RETURNING p.id, p.generation, p.tenant_id, p.workload_id, p.worker_id",
         &ids,
         &generations,

@@ -176,7 +176,7 @@ impl Planner {
         (workload.promised_at, workload.promised_class) = (None, None);
         let generation = workload.generation;
         let seat = Seat { worker: choice.worker, class: class.clone(), holds: choice.holds.clone() };
-        self.expected.insert(id, seat.clone());
+        self.expected.insert(id, (generation, seat.clone()));
         self.untold.remove(&id);
         self.urgent.remove(&id);
         self.sit_down(id, Known { standing: Standing::Placed(seat), ..known });

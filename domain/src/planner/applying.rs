@@ -72,7 +72,9 @@ impl Snapshot {
                 self.workloads.remove(workload);
                 vec![Change::Workload(*workload, None)]
             }
-            Decision::Drain { placement, generation } => vec![self.drain(*placement, *generation)?],
+            Decision::Drain { placement, generation } => {
+                self.drain(*placement, *generation).into_iter().collect()
+            }
             Decision::Evict { placement, generation, .. } => {
                 let drained = self.drain(*placement, *generation)?;
                 let victim = self.placements[placement].workload_id;

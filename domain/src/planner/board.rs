@@ -108,8 +108,9 @@ pub struct Planner {
     pub(super) members: BTreeMap<WorkloadOwner, BTreeSet<WorkloadId>>,
     pub(super) placed: BTreeMap<WorkloadId, PlacementId>,
     pub(super) on_worker: BTreeMap<WorkerId, BTreeSet<PlacementId>>,
-    /// Placements that were decided and are not told of yet.
-    pub(super) expected: BTreeMap<WorkloadId, Seat>,
+    /// Placements that were decided and are not told of yet, and the generations
+    /// of their workloads before.
+    pub(super) expected: BTreeMap<WorkloadId, (i64, Seat)>,
     /// Victims whose placements are not told of yet: they leave when they are.
     pub(super) evicting: BTreeMap<WorkloadId, (WorkloadId, Rule)>,
     pub(super) known: BTreeMap<WorkloadId, Known>,
@@ -273,7 +274,16 @@ impl Planner {
         if let Some(old) = self.facts.workloads.remove(&id) {
             self.forget_member(old.owner, id);
         }
-        if let Some(workload) = workload.filter(|w| w.state != WorkloadState::Ended) {
+        let workload = workload.filter(|w| w.state != WorkloadState::Ended);
+        // A placement that ended before anybody told of it.
+        let waits = |before| {
+            workload.as_ref().is_none_or(|w| w.state == WorkloadState::Pending && w.generation > before)
+        };
+        if self.expected.get(&id).is_some_and(|(before, _)| waits(*before)) {
+            self.expected.remove(&id);
+            self.evicting.remove(&id);
+        }
+        if let Some(workload) = workload {
             self.members.entry(workload.owner).or_default().insert(id);
             self.changed_owners.insert(workload.owner);
             self.listed.want(workload.tenant_id, &workload.resources, &mut self.requote);
@@ -326,13 +336,11 @@ impl Planner {
         self.changed.insert(workload);
     }
 
-    /// The database refused a decision. What it concerned is to be told anew.
-    pub fn refused(&mut self, decision: &Decision) {
-        if let Decision::Place { workload, .. } = decision {
-            self.expected.remove(workload);
-            self.evicting.remove(workload);
-            self.changed.insert(*workload);
-        }
+    /// The database refused to place a workload. It is to be told anew.
+    pub fn refused(&mut self, workload: WorkloadId) {
+        self.expected.remove(&workload);
+        self.evicting.remove(&workload);
+        self.changed.insert(workload);
     }
 
     pub(super) fn kind(&mut self, kind: Kind) -> u32 {
@@ -517,7 +525,7 @@ impl Planner {
         } else {
             let workload = workload?;
             let intent = self.facts.intents.get(&workload.owner);
-            let standing = if let Some(seat) = self.expected.get(&id) {
+            let standing = if let Some((_, seat)) = self.expected.get(&id) {
                 let leaves = self.evicting.contains_key(&id);
                 if leaves { Standing::Leaves(seat.clone()) } else { Standing::Placed(seat.clone()) }
             } else if workload.state != WorkloadState::Pending {

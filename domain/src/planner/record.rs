@@ -13,9 +13,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Decision, Planner, Snapshot};
-use crate::Timestamp;
 use crate::models::Sha256Digest;
 use crate::placing::Demand;
+use crate::{Timestamp, WorkloadId};
 
 /// Steps without a decision that a page may have before it is kept anyway.
 const MOST_STEPS: usize = 1024;
@@ -77,9 +77,9 @@ pub struct Beginning {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    /// Which of what was decided last the database refused.
+    /// Workloads that the database refused to place, though it was decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refused: Vec<usize>,
+    pub refused: Vec<WorkloadId>,
     /// What it was told since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<Change>,
@@ -129,9 +129,8 @@ pub struct Recorder {
     previous: Option<Sha256Digest>,
     began: Option<Beginning>,
     steps: Vec<Step>,
-    refused: Vec<usize>,
+    refused: Vec<WorkloadId>,
     told: Vec<Change>,
-    decided: Vec<Decision>,
     /// Bytes of the pages since it began.
     written: usize,
 }
@@ -150,7 +149,6 @@ impl Recorder {
             steps: Vec::new(),
             refused: Vec::new(),
             told: Vec::new(),
-            decided: Vec::new(),
             written: 0,
         }
     }
@@ -165,7 +163,6 @@ impl Recorder {
         self.steps.clear();
         self.refused.clear();
         self.told.clear();
-        self.decided.clear();
         self.written = 0;
     }
 
@@ -185,34 +182,36 @@ impl Recorder {
         self.told.push(change);
     }
 
-    /// The database refused one of the last decisions, by its place among them.
-    pub fn refused(&mut self, decision: usize) {
-        self.planner.refused(&self.decided[decision]);
-        self.refused.push(decision);
+    /// The database refused a decision. What it concerned is to be told anew.
+    pub fn refused(&mut self, decision: &Decision) {
+        if let Decision::Place { workload, .. } = decision {
+            self.planner.refused(*workload);
+            self.refused.push(*workload);
+        }
     }
 
     /// Plans, and says what is to be kept before anything of it is carried out.
-    pub fn plan(&mut self, now: Timestamp, most: u32) -> (&[Decision], Option<Recorded>) {
+    pub fn plan(&mut self, now: Timestamp, most: u32) -> (Vec<Decision>, Option<Recorded>) {
         let (refused, told) = (std::mem::take(&mut self.refused), std::mem::take(&mut self.told));
         self.steps.push(Step { refused, told, now, most });
-        self.decided = self.planner.plan(now, most as usize);
+        let decided = self.planner.plan(now, most as usize);
         let told: usize = self.steps.iter().map(|step| step.told.len()).sum();
-        let due = !self.decided.is_empty()
+        let due = !decided.is_empty()
             || self.began.is_some()
             || self.steps.len() >= MOST_STEPS
             || told >= MOST_TOLD;
-        let recorded = due.then(|| self.turn_page());
-        (&self.decided, recorded)
+        let recorded = due.then(|| self.turn_page(digest(&decided)));
+        (decided, recorded)
     }
 
-    fn turn_page(&mut self) -> Recorded {
+    fn turn_page(&mut self, decided: Sha256Digest) -> Recorded {
         let page = Page {
             plan: self.next,
             version: self.version.to_owned(),
             previous: self.previous,
             began: self.began.take(),
             steps: std::mem::take(&mut self.steps),
-            decided: digest(&self.decided),
+            decided,
         };
         let line = serde_json::to_string(&page).expect("a page has text for keys and no broken numbers");
         let digest = Sha256Digest::of(line.as_bytes());
@@ -295,14 +294,10 @@ impl Replay {
         }
         if let Some(began) = &page.began {
             self.planner = Some(began.planner());
-            self.decided.clear();
         }
         let Some(planner) = &mut self.planner else { return Err(ReplayError::Broken { line: self.lines }) };
         for step in &page.steps {
-            for refused in &step.refused {
-                let decision = self.decided.get(*refused);
-                planner.refused(decision.ok_or(ReplayError::Broken { line: self.lines })?);
-            }
+            step.refused.iter().for_each(|workload| planner.refused(*workload));
             step.told.iter().for_each(|change| planner.tell(change.clone()));
             self.decided = planner.plan(step.now, step.most as usize);
         }

@@ -302,15 +302,17 @@ impl World {
             let first = PlanId { epoch: self.epoch, number: 0 };
             (Recorder::new(first, "1", self.snapshot.clone()), self.snapshot.clone())
         });
+        // While a plan becomes true, the next is made.
+        let overlaps = self.random.below(2) == 0;
+        let mut under_way = Vec::new();
         // Little is done at a time.
         for _ in 0..=MOST_ROUNDS + self.snapshot.workloads.len() + 40 {
-            self.tell(&mut recorder, &mut told);
+            self.tell(&mut recorder, &mut told, &under_way);
             let (decisions, page) = recorder.plan(self.now, 2);
-            let decisions = decisions.to_vec();
             self.pages.extend(page);
             let planner = recorder.planner();
             assert!(planner.admissions.queues_are_consistent());
-            if decisions.is_empty() && planner.is_settled() {
+            if decisions.is_empty() && under_way.is_empty() && planner.is_settled() {
                 assert!(
                     planner.facts().agrees(&self.snapshot),
                     "{:#?} is not {:#?}",
@@ -325,17 +327,22 @@ impl World {
                 self.kept = Some((recorder, told));
                 return all;
             }
-            for decision in &decisions {
+            let made = decisions.iter().any(|d| matches!(d, Decision::CreateWorkloads { .. }));
+            let mut due = std::mem::replace(&mut under_way, decisions);
+            if made || !overlaps {
+                due.append(&mut under_way);
+            }
+            for decision in &due {
                 self.apply(decision);
             }
             self.check();
-            all.extend(decisions);
+            all.extend(due);
         }
         panic!("not settled: {:#?}", &all[all.len() - 6..]);
     }
 
-    /// Tells what changed, and some of what did not.
-    fn tell(&mut self, recorder: &mut Recorder, told: &mut Snapshot) {
+    /// Tells what changed, and some of what did not, but nothing of what is under way.
+    fn tell(&mut self, recorder: &mut Recorder, told: &mut Snapshot, under_way: &[Decision]) {
         let now = &self.snapshot;
         if told.quotas != now.quotas {
             recorder.tell(Change::Quotas(now.quotas.clone()));
@@ -356,6 +363,15 @@ impl World {
         differences(&told.placements, &now.placements, &mut self.random, |id, v| {
             changes.push(Change::Placement(id, v));
         });
+        let is_changing = |change: &Change| match change {
+            Change::Workload(id, _) => under_way.iter().any(|d| d.workload() == Some(*id)),
+            Change::Placement(id, _) => under_way.iter().any(|d| d.placement() == Some(*id)),
+            Change::Worker(id, _) => {
+                under_way.iter().any(|d| matches!(d, Decision::DeclareLost { worker, .. } if worker == id))
+            }
+            _ => false,
+        };
+        changes.retain(|change| !is_changing(change));
         changes.into_iter().for_each(|change| recorder.tell(change));
         *told = self.snapshot.clone();
     }

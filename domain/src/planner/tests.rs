@@ -203,7 +203,6 @@ fn what_the_database_refused_is_recorded() {
     let mut lines = Vec::new();
     let mut plan = |recorder: &mut Recorder| {
         let (decisions, page) = recorder.plan(START, 8);
-        let decisions = decisions.to_vec();
         lines.extend(page.map(|page| page.line));
         decisions
     };
@@ -217,12 +216,39 @@ fn what_the_database_refused_is_recorded() {
     recorder.tell(Change::Workload(workload.id, Some(workload.clone())));
     let placed = plan(&mut recorder);
     assert!(matches!(placed[..], [Decision::Place { .. }]), "{placed:?}");
-    recorder.refused(0);
+    recorder.refused(&placed[0]);
+    let refused = format!("\"refused\":[\"{}\"],", workload.id);
     recorder.tell(Change::Workload(workload.id, Some(workload)));
     assert_eq!(plan(&mut recorder), placed, "it is placed again");
     replayed(&lines).unwrap();
-    let without: Vec<String> = lines.iter().map(|line| line.replace("\"refused\":[0],", "")).collect();
+    let without: Vec<String> = lines.iter().map(|line| line.replace(&refused, "")).collect();
+    assert_ne!(without, lines);
     assert!(replayed(&without).is_err());
+}
+
+#[test]
+fn a_placement_that_nobody_told_of_is_not_expected_for_ever() {
+    let mut world = World::new(1);
+    world.add_worker("cpu", 1, 4 * GB, 4000);
+    world.add_job(GB, 500);
+    world.settle();
+    let (id, placement) = world.snapshot.placements.pop_first().unwrap();
+    world.snapshot.end_placement(id);
+    let workload = world.snapshot.workloads.get_mut(&placement.workload_id).unwrap();
+    workload.state = crate::workloads::WorkloadState::Pending;
+    let mut planner = Planner::new(world.snapshot.clone());
+    let place = |decisions: &[Decision]| matches!(decisions, [Decision::Place { .. }]);
+    assert!(place(&planner.plan(START, 8)));
+    let mut workload = world.snapshot.workloads[&placement.workload_id].clone();
+    planner.tell(Change::Workload(workload.id, Some(workload.clone())));
+    assert_eq!(planner.plan(START, 8), [], "it is being placed");
+    workload.generation += 1;
+    planner.tell(Change::Workload(workload.id, Some(workload.clone())));
+    assert!(place(&planner.plan(START, 8)), "it was, and its placement is over");
+    planner.tell(Change::Intent(workload.owner, None));
+    planner.tell(Change::Workload(workload.id, None));
+    planner.plan(START, 8);
+    assert!(planner.expected.is_empty());
 }
 
 #[test]

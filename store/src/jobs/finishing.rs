@@ -12,6 +12,8 @@ use crate::results::LineResult;
 use crate::{StoreError, SystemTx, Tx, files, outbox};
 
 const MAX_ATTEMPTS: i32 = MAX_CHUNK_ATTEMPTS.cast_signed();
+// The index of those, `job_chunks_exhausted`, and the query that goes by it name it.
+const _: () = assert!(MAX_ATTEMPTS == 5);
 
 /// A chunk that was leased too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +35,8 @@ pub async fn exhausted(tx: &mut SystemTx, limit: i64) -> Result<Vec<ExhaustedChu
     let rows = query!(
         "SELECT c.tenant_id, c.job_id, c.index, j.input_file_id, c.first_line, c.lines, c.first_byte, c.bytes
          FROM job_chunks c JOIN jobs j ON j.tenant_id = c.tenant_id AND j.id = c.job_id
-         WHERE j.ended_at IS NULL AND j.state = 'in_progress' AND c.state = 'waiting' AND c.attempts >= $1
-         ORDER BY c.job_id, c.index LIMIT $2",
-        MAX_ATTEMPTS,
+         WHERE j.state = 'in_progress' AND c.state = 'waiting' AND c.attempts >= 5
+         ORDER BY c.job_id, c.index LIMIT $1",
         limit,
     )
     .fetch_all(tx.conn())
@@ -112,9 +113,9 @@ pub async fn ending(tx: &mut SystemTx, limit: i64) -> Result<Vec<EndingJob>, Sto
         r#"SELECT j.id, j.tenant_id, j.project_id, j.state, j.total_lines, j.completed_lines, j.failed_lines,
              t.status IN ('active', 'suspended') AS "keeps_files!"
          FROM jobs j JOIN tenants t ON t.id = j.tenant_id
-         WHERE j.ended_at IS NULL AND (j.state = 'finalizing' OR (j.state = 'cancelling' AND NOT EXISTS (
+         WHERE j.state IN ('finalizing', 'cancelling') AND (j.state = 'finalizing' OR NOT EXISTS (
              SELECT FROM job_chunks c
-             WHERE c.tenant_id = j.tenant_id AND c.job_id = j.id AND c.state = 'leased')))
+             WHERE c.tenant_id = j.tenant_id AND c.job_id = j.id AND c.state = 'leased'))
          ORDER BY j.created_at LIMIT $1"#,
         limit,
     )

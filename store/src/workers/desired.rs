@@ -21,7 +21,7 @@ pub async fn desired(store: &Store, worker: WorkerId) -> Result<(i64, Vec<Desire
            JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
            JOIN model_versions v ON v.id = w.version_id
            LEFT JOIN placement_devices h ON h.placement_id = p.id
-           WHERE p.worker_id = $1 AND p.state <> 'ended'
+           WHERE p.worker_id = $1 AND p.ended_at IS NULL
            GROUP BY p.id, p.generation, p.tenant_id, p.state, w.endpoint_id, w.job_id, v.id, v.digest, v.manifest
            ORDER BY p.id"#,
         worker.0,
@@ -63,7 +63,7 @@ pub async fn placed_file_bytes(
     let bytes = query_scalar!(
         "SELECT f.bytes FROM model_files f WHERE f.sha256 = $2 AND f.version_id IN (
              SELECT w.version_id FROM placements p JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
-             WHERE p.worker_id = $1 AND p.state <> 'ended')
+             WHERE p.worker_id = $1 AND p.ended_at IS NULL)
          LIMIT 1",
         worker.0,
         &sha256.0,

@@ -63,7 +63,7 @@ async fn observe(
              SELECT p.id, p.state, CASE WHEN p.state = 'draining' THEN p.state ELSE r.state END AS next,
                     NULLIF(r.detail, '') AS detail
              FROM placements p JOIN reported r ON r.id = p.id AND r.generation = p.generation
-             WHERE p.worker_id = $1 AND p.state <> 'ended'
+             WHERE p.worker_id = $1 AND p.ended_at IS NULL
              FOR UPDATE OF p
            )
            UPDATE placements p SET state = before.next, detail = before.detail

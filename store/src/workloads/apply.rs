@@ -116,7 +116,7 @@ async fn end(
         }
     };
     let epoch_written =
-        query!("UPDATE placements SET epoch = $2 WHERE id = $1 AND state <> 'ended'", placement.0, epoch)
+        query!("UPDATE placements SET epoch = $2 WHERE id = $1 AND ended_at IS NULL", placement.0, epoch)
             .execute(tx.conn())
             .await?
             .rows_affected();
@@ -192,10 +192,9 @@ async fn evict(
     rule: Rule,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let waits =
-        query_scalar!("SELECT id FROM workloads WHERE id = $1 AND state <> 'ended' FOR SHARE", preemptor.0)
-            .fetch_optional(tx.conn())
-            .await?;
+    let waits = query_scalar!("SELECT id FROM workloads WHERE id = $1 AND NOT ended FOR SHARE", preemptor.0)
+        .fetch_optional(tx.conn())
+        .await?;
     one(waits.iter().len() as u64, "nobody needs the room any more")?;
     let draining = drain(tx, plan.id.epoch, placement, generation).await?;
     query!(

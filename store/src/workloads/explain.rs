@@ -83,7 +83,7 @@ async fn select(
            LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
            LEFT JOIN jobs j ON j.tenant_id = w.tenant_id AND j.id = w.job_id
            WHERE w.id >= $1 AND w.id <= $2 AND (e.id IS NOT NULL OR j.id IS NOT NULL)
-             AND ($3 OR w.state <> 'ended') AND (NOT $4 OR w.state = 'pending')
+             AND ($3 OR NOT w.ended) AND (NOT $4 OR w.state = 'pending')
            ORDER BY w.id DESC LIMIT $5"#,
         ids.from,
         ids.to,
@@ -137,7 +137,7 @@ pub async fn explain(
                   p.considered AS "considered: Json<Considered>", p.cost AS "cost: Json<Cost>", p.plan, p.inputs,
                   ARRAY(SELECT d.device_id FROM placement_devices d WHERE d.placement_id = p.id ORDER BY 1) AS "devices!"
            FROM placements p JOIN workers w ON w.id = p.worker_id
-           WHERE p.tenant_id = $1 AND p.workload_id = $2 AND p.state <> 'ended'"#,
+           WHERE p.tenant_id = $1 AND p.workload_id = $2 AND p.ended_at IS NULL"#,
         workload.tenant_id.0,
         id.0,
         workload.resources.class,

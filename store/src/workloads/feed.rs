@@ -28,13 +28,13 @@ impl Moment {
 /// Things to be read, by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
-    pub(super) tenants: Vec<Uuid>,
+    pub(super) tenants: BTreeSet<Uuid>,
     quotas: bool,
-    workers: Vec<Uuid>,
-    pub(super) endpoints: Vec<Uuid>,
-    pub(super) jobs: Vec<Uuid>,
-    pub(super) workloads: Vec<Uuid>,
-    pub(super) placements: Vec<Uuid>,
+    workers: BTreeSet<Uuid>,
+    pub(super) endpoints: BTreeSet<Uuid>,
+    pub(super) jobs: BTreeSet<Uuid>,
+    pub(super) workloads: BTreeSet<Uuid>,
+    pub(super) placements: BTreeSet<Uuid>,
 }
 
 impl Ids {
@@ -43,19 +43,29 @@ impl Ids {
         Ok(Self {
             tenants: query_scalar!("SELECT id FROM tenants WHERE status <> 'deleted'")
                 .fetch_all(tx.conn())
-                .await?,
+                .await?
+                .into_iter()
+                .collect(),
             endpoints: query_scalar!("SELECT id FROM endpoints WHERE deleted_at IS NULL AND replicas > 0")
                 .fetch_all(tx.conn())
-                .await?,
+                .await?
+                .into_iter()
+                .collect(),
             jobs: query_scalar!("SELECT id FROM jobs WHERE ended_at IS NULL AND state = 'in_progress'")
                 .fetch_all(tx.conn())
-                .await?,
-            workloads: query_scalar!("SELECT id FROM workloads WHERE state <> 'ended'")
+                .await?
+                .into_iter()
+                .collect(),
+            workloads: query_scalar!("SELECT id FROM workloads WHERE NOT ended")
                 .fetch_all(tx.conn())
-                .await?,
-            placements: query_scalar!("SELECT id FROM placements WHERE state <> 'ended'")
+                .await?
+                .into_iter()
+                .collect(),
+            placements: query_scalar!("SELECT id FROM placements WHERE ended_at IS NULL")
                 .fetch_all(tx.conn())
-                .await?,
+                .await?
+                .into_iter()
+                .collect(),
             ..Self::default()
         })
     }
@@ -72,41 +82,64 @@ impl Ids {
         let mut changed = Self::default();
         for row in rows {
             match row.kind.as_str() {
-                "tenant" => changed.tenants.push(row.id),
-                "quotas" => changed.quotas = true,
-                "worker" => changed.workers.push(row.id),
-                "endpoint" => changed.endpoints.push(row.id),
-                "job" => changed.jobs.push(row.id),
-                "workload" => changed.workloads.push(row.id),
-                _ => changed.placements.push(row.id),
-            }
+                "tenant" => changed.tenants.insert(row.id),
+                "quotas" => !std::mem::replace(&mut changed.quotas, true),
+                "worker" => changed.workers.insert(row.id),
+                "endpoint" => changed.endpoints.insert(row.id),
+                "job" => changed.jobs.insert(row.id),
+                "workload" => changed.workloads.insert(row.id),
+                _ => changed.placements.insert(row.id),
+            };
         }
         Ok(changed)
     }
 
     /// A worker is to be read as well.
     pub fn worker(&mut self, id: WorkerId) {
-        self.workers.push(id.0);
+        self.workers.insert(id.0);
     }
 
-    /// Is to be read as well: what a decision concerns that was refused.
+    /// Is to be read as well: what a decision concerns.
     pub fn concerned(&mut self, decision: &Decision) {
         match decision {
-            Decision::DeclareLost { worker, .. } => self.worker(*worker),
+            Decision::DeclareLost { worker, .. } => self.workers.insert(worker.0),
             Decision::EndPlacement { placement, worker, .. } => {
-                self.placements.push(placement.0);
-                self.worker(*worker);
+                self.workers.insert(worker.0);
+                self.placements.insert(placement.0)
             }
-            Decision::CreateWorkloads { owner, .. } => match owner {
-                WorkloadOwner::Endpoint(id) => self.endpoints.push(id.0),
-                WorkloadOwner::Job(id) => self.jobs.push(id.0),
-            },
+            Decision::CreateWorkloads { owner: WorkloadOwner::Endpoint(id), .. } => {
+                self.endpoints.insert(id.0)
+            }
+            Decision::CreateWorkloads { owner: WorkloadOwner::Job(id), .. } => self.jobs.insert(id.0),
             Decision::Drain { placement, .. } | Decision::Evict { placement, .. } => {
-                self.placements.push(placement.0);
+                self.placements.insert(placement.0)
             }
             Decision::EndWorkload { workload, .. }
             | Decision::Place { workload, .. }
-            | Decision::Wait { workload, .. } => self.workloads.push(workload.0),
+            | Decision::Wait { workload, .. } => self.workloads.insert(workload.0),
+        };
+    }
+
+    /// Whether nothing is to be read.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes out those that are among others.
+    fn take(&mut self, others: &Self) -> Self {
+        let take = |ids: &mut BTreeSet<Uuid>, others: &BTreeSet<Uuid>| {
+            let both = &*ids & others;
+            *ids = &*ids - others;
+            both
+        };
+        Self {
+            tenants: take(&mut self.tenants, &others.tenants),
+            quotas: others.quotas && std::mem::take(&mut self.quotas),
+            workers: take(&mut self.workers, &others.workers),
+            endpoints: take(&mut self.endpoints, &others.endpoints),
+            jobs: take(&mut self.jobs, &others.jobs),
+            workloads: take(&mut self.workloads, &others.workloads),
+            placements: take(&mut self.placements, &others.placements),
         }
     }
 
@@ -122,17 +155,33 @@ impl Ids {
     }
 }
 
-/// What changed since a moment, and what else is asked for, as it is now.
+/// What changed.
+pub struct Changed {
+    /// To be told to a planner.
+    pub changes: Vec<Change>,
+    /// When it was so.
+    pub moment: Moment,
+    /// What changed too, but was not to be read yet.
+    pub later: Ids,
+}
+
+/// What changed since a moment, and what else is asked for, as it is now; but not
+/// what is still `changing`.
 pub async fn changes(
     store: &Store,
     since: &Moment,
     also: Ids,
+    changing: &Ids,
     limits: ShareLimits,
-) -> Result<(Vec<Change>, Moment), StoreError> {
+) -> Result<Changed, StoreError> {
     let mut tx = repeatable_read(store).await?;
-    let found = read(&mut tx, since, also, limits).await?;
+    let moment = Moment::of(&mut tx).await?;
+    let mut ids = Ids::changed(&mut tx, since).await?;
+    ids.join(also);
+    let later = ids.take(changing);
+    let changes = read(&mut tx, ids, limits).await?;
     tx.commit().await?;
-    Ok(found)
+    Ok(Changed { changes, moment, later })
 }
 
 /// The same, and everything, of one moment: they must agree.
@@ -145,24 +194,20 @@ pub async fn changes_and_all(
     fair_sharing: bool,
 ) -> Result<(Vec<Change>, Snapshot, Moment), StoreError> {
     let mut tx = repeatable_read(store).await?;
-    let (changes, moment) = read(&mut tx, since, also, limits).await?;
+    let moment = Moment::of(&mut tx).await?;
+    let mut ids = Ids::changed(&mut tx, since).await?;
+    ids.join(also);
+    let changes = read(&mut tx, ids, limits).await?;
     let all = snapshot::read(&mut tx, leading_since, limits, fair_sharing).await?;
     tx.commit().await?;
     Ok((changes, all, moment))
 }
 
-async fn read(
-    tx: &mut SystemTx,
-    since: &Moment,
-    also: Ids,
-    limits: ShareLimits,
-) -> Result<(Vec<Change>, Moment), StoreError> {
-    let moment = Moment::of(tx).await?;
-    let mut ids = Ids::changed(tx, since).await?;
-    ids.join(also);
+async fn read(tx: &mut SystemTx, ids: Ids, limits: ShareLimits) -> Result<Vec<Change>, StoreError> {
+    let list = |ids: &BTreeSet<Uuid>| ids.iter().copied().collect::<Vec<_>>();
     let mut changes = Vec::new();
     if !ids.tenants.is_empty() {
-        let mut found = snapshot::tenants(tx, &ids.tenants).await?;
+        let mut found = snapshot::tenants(tx, &list(&ids.tenants)).await?;
         let tenants = ids.tenants.iter().map(|id| TenantId(*id));
         changes.extend(tenants.map(|id| Change::Tenant(id, found.remove(&id))));
     }
@@ -170,8 +215,8 @@ async fn read(
         changes.push(Change::Quotas(snapshot::quota_nodes(tx).await?));
     }
     if !ids.workers.is_empty() {
-        let found = workers::read(tx, Selection::of(&ids.workers)).await?;
-        let mut gone: BTreeSet<Uuid> = ids.workers.into_iter().collect();
+        let found = workers::read(tx, Selection::of(&list(&ids.workers))).await?;
+        let mut gone = ids.workers;
         for worker in found {
             gone.remove(&worker.id.0);
             changes.push(Change::Worker(worker.id, Some(worker)));
@@ -179,29 +224,30 @@ async fn read(
         changes.extend(gone.into_iter().map(|id| Change::Worker(WorkerId(id), None)));
     }
     if !ids.endpoints.is_empty() {
-        let mut found = snapshot::endpoints(tx, &ids.endpoints).await?;
+        let mut found = snapshot::endpoints(tx, &list(&ids.endpoints)).await?;
         let owners = ids.endpoints.iter().map(|id| WorkloadOwner::Endpoint(EndpointId(*id)));
         changes.extend(owners.map(|owner| Change::Intent(owner, found.remove(&owner))));
     }
     if !ids.jobs.is_empty() {
-        let mut found = snapshot::jobs(tx, &ids.jobs, limits).await?;
+        let mut found = snapshot::jobs(tx, &list(&ids.jobs), limits).await?;
         let owners = ids.jobs.iter().map(|id| WorkloadOwner::Job(JobId(*id)));
         changes.extend(owners.map(|owner| Change::Intent(owner, found.remove(&owner))));
     }
     if !ids.workloads.is_empty() {
-        let mut gone: BTreeSet<Uuid> = ids.workloads.iter().copied().collect();
-        for workload in snapshot::workloads(tx, &ids.workloads).await? {
+        let found = snapshot::workloads(tx, &list(&ids.workloads)).await?;
+        let mut gone = ids.workloads;
+        for workload in found {
             gone.remove(&workload.id.0);
             changes.push(Change::Workload(workload.id, Some(workload)));
         }
         changes.extend(gone.into_iter().map(|id| Change::Workload(WorkloadId(id), None)));
     }
     if !ids.placements.is_empty() {
-        let mut found = snapshot::placements(tx, &ids.placements).await?;
+        let mut found = snapshot::placements(tx, &list(&ids.placements)).await?;
         let placements = ids.placements.iter().map(|id| PlacementId(*id));
         changes.extend(placements.map(|id| Change::Placement(id, found.remove(&id))));
     }
-    Ok((changes, moment))
+    Ok(changes)
 }
 
 /// Forgets what was noted before a moment: whoever plans has read it, and who

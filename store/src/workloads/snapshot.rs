@@ -1,7 +1,7 @@
 //! Intent and fleet at one moment, as the planner takes them: all, or what is
 //! named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::accelerators::ResourceRequest;
 use domain::planner::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
@@ -39,17 +39,18 @@ pub(super) async fn read(
     let mut snapshot = Snapshot::empty(leading_since);
     snapshot.fair_sharing = fair_sharing;
     let all = Ids::all(tx).await?;
+    let list = |ids: &BTreeSet<Uuid>| ids.iter().copied().collect::<Vec<_>>();
     for worker in workers::read(tx, Selection::default()).await? {
         snapshot.workers.insert(worker.id, worker);
     }
-    snapshot.tenants = tenants(tx, &all.tenants).await?;
+    snapshot.tenants = tenants(tx, &list(&all.tenants)).await?;
     snapshot.quotas = quota_nodes(tx).await?;
-    snapshot.intents = endpoints(tx, &all.endpoints).await?;
-    snapshot.intents.append(&mut jobs(tx, &all.jobs, limits).await?);
-    for workload in workloads(tx, &all.workloads).await? {
+    snapshot.intents = endpoints(tx, &list(&all.endpoints)).await?;
+    snapshot.intents.append(&mut jobs(tx, &list(&all.jobs), limits).await?);
+    for workload in workloads(tx, &list(&all.workloads)).await? {
         snapshot.workloads.insert(workload.id, workload);
     }
-    snapshot.placements = placements(tx, &all.placements).await?;
+    snapshot.placements = placements(tx, &list(&all.placements)).await?;
     Ok(snapshot)
 }
 
@@ -159,7 +160,7 @@ pub(super) async fn workloads(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Wor
     let rows = query!(
         "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, alternatives, memory_bytes, milli, priority, state,
                 generation, reason, queued_at, promised_at, promised_class, created_at
-         FROM workloads WHERE id = ANY($1) AND state <> 'ended'",
+         FROM workloads WHERE id = ANY($1) AND NOT ended",
         ids,
     )
     .fetch_all(tx.conn())
@@ -204,7 +205,7 @@ pub(super) async fn placements(
            JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
            LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
            LEFT JOIN jobs j ON j.tenant_id = w.tenant_id AND j.id = w.job_id
-           WHERE p.id = ANY($1) AND p.state <> 'ended'"#,
+           WHERE p.id = ANY($1) AND p.ended_at IS NULL"#,
         ids,
     )
     .fetch_all(tx.conn())

@@ -38,7 +38,7 @@ pub(super) const FINISH: &str = "
 pub(super) const RELEASE: &str = "
     WITH over AS (
         UPDATE placements SET state = 'ended', ended_at = now(), detail = 'drained'
-        WHERE id = ANY($1) AND state <> 'ended' RETURNING id, tenant_id, workload_id, worker_id, generation
+        WHERE id = ANY($1) AND ended_at IS NULL RETURNING id, tenant_id, workload_id, worker_id, generation
     ), waits AS (
         UPDATE workloads w SET state = 'pending' FROM over
         WHERE w.tenant_id = over.tenant_id AND w.id = over.workload_id AND w.state = 'placed'

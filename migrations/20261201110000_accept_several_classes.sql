@@ -19,7 +19,8 @@ ALTER TABLE placements
 CREATE OR REPLACE VIEW quota_uses WITH (security_invoker = true) AS
     SELECT p.id AS placement_id, p.state, t.id AS tenant_id, COALESCE(n.id, t.id) AS leaf_id,
         COALESCE(p.class, w.class) AS class, r.resource,
-        CASE r.resource WHEN 'milli' THEN w.milli ELSE w.memory_bytes END AS amount
+        CASE r.resource WHEN 'milli' THEN w.milli ELSE w.memory_bytes END AS amount,
+        p.ended_at
     FROM placements p
     JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
     JOIN quota_nodes t ON t.id = p.tenant_id
