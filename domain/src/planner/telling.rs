@@ -66,21 +66,26 @@ impl Planner {
             Obstacle::Quota(why) => {
                 let why = why.clone();
                 let state = &self.kinds[kind as usize];
-                let open = (0..state.kind.classes.len()).filter(|option| !state.is_refused(*option));
+                let everywhere = state.is_refused_everywhere();
+                let open = (0..state.kind.classes.len()).filter(|n| everywhere || !state.is_refused(*n));
                 let open: Vec<&str> = open.map(|option| &*state.kind.classes[option]).collect();
                 let quota = reasons::of_quota(Some(&why), &open);
                 self.judge_devices(kind, now);
                 let refused = self.refusals(kind);
-                if self.kinds[kind as usize].is_refused_everywhere() {
+                if everywhere {
                     quota
                 } else {
                     reasons::all_of(refused.into_iter().chain([quota]))
                 }
             }
             Obstacle::Others => reasons::of_quota(None, &[]),
+            // No device takes it, or would when those left that it may make leave.
             Obstacle::Aside => {
-                self.judge_devices(kind, now);
-                reasons::all_of(self.refusals(kind))
+                for option in 0..self.kinds[kind as usize].kind.classes.len() {
+                    self.judge_class(kind, option, now);
+                }
+                let judged = self.kinds[kind as usize].reasons.iter().flatten();
+                reasons::all_of(judged.map(|judged| judged.reason.clone()))
             }
         })
     }
