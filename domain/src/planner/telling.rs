@@ -72,11 +72,7 @@ impl Planner {
                 let quota = reasons::of_quota(Some(&why), &open);
                 self.judge_devices(kind, now);
                 let refused = self.refusals(kind);
-                if everywhere {
-                    quota
-                } else {
-                    reasons::all_of(refused.into_iter().chain([quota]))
-                }
+                if everywhere { quota } else { reasons::all_of(refused.into_iter().chain([quota])) }
             }
             Obstacle::Others => reasons::of_quota(None, &[]),
             // No device takes it, or would when those left that it may make leave.
