@@ -76,7 +76,11 @@ impl Store {
 impl Candidate {
     /// Takes the lead if nobody has it, or who has it is silent.
     pub async fn try_lead(mut self, now: Timestamp) -> Result<Attempt, StoreError> {
-        if !self.lock().await? && !(self.end_silent_leader().await? && self.lock().await?) {
+        let mut locked = self.lock().await?;
+        if !locked && self.end_silent_leader().await? {
+            locked = self.lock().await?;
+        }
+        if !locked {
             return Ok(Attempt::Waits(self));
         }
         let mut epoch = self.begin_term(now).await;
