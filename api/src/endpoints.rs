@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::accelerators::{CPU_CLASS, ResourceRequest};
 use domain::autoscaling::{Range, Targets, limits};
 use domain::endpoints::{Endpoint, MAX_REPLICAS};
 use domain::models::{ModelVersion, Sha256Digest};
@@ -23,14 +22,11 @@ use crate::extract::{Json, Path, Query};
 use crate::fields;
 use crate::keys::missing;
 use crate::problem::{ApiError, Result};
+use crate::resources::AskedResources;
 use crate::state::App;
 
 /// Share of a device that a replica asks for unless it says otherwise: half a core.
 const DEFAULT_MILLI: u32 = 500;
-/// No device has more thousandths.
-const MAX_MILLI: u32 = 1_000_000;
-/// No device has more memory.
-const MAX_MEMORY_BYTES: u64 = 1 << 50;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list_endpoints, create_endpoint)).routes(routes!(
@@ -87,7 +83,7 @@ struct CreateEndpoint {
     scaling: Option<ScalingTargets>,
     /// What each replica asks for; follows from the model unless given.
     #[serde(default)]
-    resources: Option<ResourceRequest>,
+    resources: AskedResources,
     /// Higher goes first, among the tenant's and where tenants compete; seen on
     /// its workloads.
     #[serde(default = "endpoint_priority")]
@@ -216,7 +212,7 @@ async fn create_endpoint(
     let mut change = scope.change(&app).await?;
     let project = project(&mut change, &scope.caller, new.project.as_ref()).await?;
     let version = version(&mut change, &new).await?;
-    let resources = resources(&mut change, new.resources, &version).await?;
+    let resources = new.resources.of(&mut change, &version.manifest, DEFAULT_MILLI).await?;
     let endpoint = NewEndpoint {
         project,
         name: &new.name,
@@ -272,31 +268,6 @@ async fn project(tx: &mut TenantTx, caller: &Caller, named: Option<&Slug>) -> Re
             _ => return Err(ApiError::field("project", "the tenant has several projects; name one")),
         },
     })
-}
-
-async fn resources(
-    tx: &mut TenantTx,
-    asked: Option<ResourceRequest>,
-    version: &ModelVersion,
-) -> Result<ResourceRequest> {
-    let resources = asked.unwrap_or_else(|| ResourceRequest {
-        class: CPU_CLASS.to_owned(),
-        memory_bytes: version.manifest.engine_memory_bytes(),
-        milli: DEFAULT_MILLI,
-    });
-    if !(1..=MAX_MILLI).contains(&resources.milli) {
-        return Err(ApiError::field("resources.milli", format!("must be between 1 and {MAX_MILLI}")));
-    }
-    if !(1..=MAX_MEMORY_BYTES).contains(&resources.memory_bytes) {
-        return Err(ApiError::field(
-            "resources.memory_bytes",
-            format!("must be between 1 and {MAX_MEMORY_BYTES}"),
-        ));
-    }
-    if !store::accelerators::class_exists(tx, &resources.class).await? {
-        return Err(ApiError::field("resources.class", "names no accelerator class"));
-    }
-    Ok(resources)
 }
 
 /// An identifier, or a name: no identifier of ours begins with a letter.

@@ -3,7 +3,6 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use domain::accelerators::{CPU_CLASS, ResourceRequest};
 use domain::jobs::{
     Job, JobState, MAX_METADATA_KEY_BYTES, MAX_METADATA_PAIRS, MAX_METADATA_VALUE_BYTES, SHARE_MILLI,
 };
@@ -22,6 +21,7 @@ use crate::access::{Change, TenantScope};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
 use crate::problem::{ApiError, Result};
+use crate::resources::AskedResources;
 use crate::state::App;
 use crate::{fields, files};
 
@@ -58,6 +58,9 @@ struct CreateJob {
     #[serde(default = "job_priority")]
     #[schema(default = 0, minimum = -1000, maximum = 1000)]
     priority: i32,
+    /// What each share of the job asks for; follows from the model unless given.
+    #[serde(default)]
+    resources: AskedResources,
     /// Project to act in, if the credential belongs to none and the tenant has several.
     project: Option<Slug>,
 }
@@ -82,7 +85,13 @@ async fn create_job(
     Json(body): Json<CreateJob>,
 ) -> Result<Response> {
     let priority = fields::priority(body.priority)?;
-    let run = Run { input: body.input_file_id, operation: body.operation, priority, metadata: body.metadata };
+    let run = Run {
+        input: body.input_file_id,
+        operation: body.operation,
+        priority,
+        metadata: body.metadata,
+        resources: body.resources,
+    };
     let (change, job) = create(&app, &scope, body.project.as_ref(), run).await?;
     change.created(&job).await
 }
@@ -155,6 +164,8 @@ pub(crate) struct Run {
     pub priority: i32,
     /// Pairs of text, returned as they are.
     pub metadata: Map<String, Value>,
+    /// What each share asks for.
+    pub resources: AskedResources,
 }
 
 /// Checks the input and creates the job; the caller answers, which makes it so.
@@ -162,7 +173,7 @@ pub(crate) async fn create(
     app: &App,
     scope: &TenantScope,
     project: Option<&Slug>,
-    Run { input, operation, priority, metadata }: Run,
+    Run { input, operation, priority, metadata, resources }: Run,
 ) -> Result<(Change<TenantTx>, Job)> {
     check_metadata(&metadata)?;
     let mut tx = scope.read(app).await?;
@@ -174,6 +185,7 @@ pub(crate) async fn create(
 
     let mut change = scope.change(app).await?;
     let version = resolve(&mut change, scope, &checked.model).await?;
+    let resources = resources.of(&mut change, &version.manifest, SHARE_MILLI).await?;
     let now = app.clock.now();
     let new = NewJob {
         id: JobId::generate(),
@@ -181,11 +193,7 @@ pub(crate) async fn create(
         operation: operation.path().to_owned(),
         model: checked.model,
         version_id: version.version_id,
-        resources: ResourceRequest {
-            class: CPU_CLASS.to_owned(),
-            memory_bytes: version.manifest.engine_memory_bytes(),
-            milli: SHARE_MILLI,
-        },
+        resources,
         priority,
         input_file_id: input,
         metadata: Value::Object(metadata),

@@ -34,6 +34,7 @@ mod portal;
 pub mod problem;
 mod projects;
 mod quotas;
+mod resources;
 mod seal;
 mod server;
 mod service_accounts;

@@ -16,6 +16,7 @@ mod one_time_code;
 mod projects;
 mod quotas;
 mod replay;
+mod resources;
 mod service_accounts;
 mod sessions;
 mod tenants;

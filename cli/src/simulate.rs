@@ -32,7 +32,8 @@ Example:
   chancery simulate --trace jobs.csv --cluster cluster.toml --what-if more-h100.toml --report report.html
 
 The trace is CSV with a header. It must have the columns arrival_secs, tenant, class, milli and
-duration_secs; project, model, memory_bytes, priority and count may be there. The cluster and each
+duration_secs; project, model, memory_bytes, priority and count may be there. Where several
+classes will do, they stand in one field, as h100|a100, the preferred first. The cluster and each
 change are TOML. docs/OPERATIONS.md, Planning capacity, has an example of each and says what the
 report's figures mean. The same files, seed and version give the same report, byte for byte.";
 
@@ -114,12 +115,13 @@ fn warn_of_what_fits_nowhere(inputs: &Inputs, base: &Scenario, others: &[Scenari
     let never: Vec<&Job> = inputs.jobs.iter().filter(|job| !fits(job)).collect();
     let told = |job: &Job| {
         let asked = &job.request;
-        let largest = match base.largest(&asked.class) {
-            None => format!("no worker has a device of class {}", asked.class),
+        let largest = |class| match base.largest(class) {
+            None => format!("no worker has a device of class {class}"),
             Some((milli, memory)) => {
-                format!("the largest device of class {} has {milli} milli and {memory} bytes", asked.class)
+                format!("the largest device of class {class} has {milli} milli and {memory} bytes")
             }
         };
+        let largest = asked.classes().map(largest).collect::<Vec<_>>().join(", ");
         format!(
             "{} line {}: asks for {} milli and {} bytes of one device, but {largest}",
             inputs.trace_name(),

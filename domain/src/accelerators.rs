@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::quotas::MAX_OPTIONS;
 use crate::{DeviceId, WorkerId};
 
 /// One whole accelerator, in the thousandths that quota and placement count in.
@@ -58,10 +59,37 @@ pub struct Device {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResourceRequest {
-    /// Accelerator class.
+    /// Accelerator class; the preferred one, where others will do.
     pub class: String,
+    /// Other classes that will do, the preferred first: it is put on a device of
+    /// the first class in which its quota and a device have room, and needs as
+    /// much of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<String>,
     /// Memory on the device.
     pub memory_bytes: u64,
     /// Thousandths of a device.
     pub milli: u32,
+}
+
+impl ResourceRequest {
+    /// Every class that will do, the preferred first.
+    pub fn classes(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.class).chain(&self.alternatives).map(String::as_str)
+    }
+
+    /// The place of a class among those that will do.
+    pub fn option(&self, class: &str) -> Option<usize> {
+        self.classes().position(|known| known == class)
+    }
+
+    /// What is wrong with its alternatives, if anything is.
+    pub fn wrong_alternatives(&self) -> Option<String> {
+        let classes: Vec<&str> = self.classes().collect();
+        let twice = classes.iter().enumerate().find(|(n, class)| classes[..*n].contains(class));
+        if let Some((_, class)) = twice {
+            return Some(format!("names {class} twice"));
+        }
+        (classes.len() > MAX_OPTIONS).then(|| format!("has more than {} classes", MAX_OPTIONS - 1))
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::models::Sha256Digest;
-use crate::planner::{Considered, Cost};
+use crate::planner::{Considered, Cost, PassedOver};
 use crate::quotas::{Level, Rule};
 use crate::workloads::{PlacementState, Workload, WorkloadState};
 use crate::{DeviceId, PlacementId, ProjectId, Timestamp, WorkerId, WorkloadId};
@@ -51,6 +51,10 @@ pub struct Placed {
     pub worker: String,
     /// Its devices.
     pub devices: Vec<DeviceId>,
+    /// The accelerator class that it is on.
+    pub class: String,
+    /// The classes that it would rather be on, and why it is not.
+    pub passed_over: Vec<PassedOver>,
     /// How far it is.
     pub state: PlacementState,
     /// Since when.
@@ -81,7 +85,9 @@ impl WorkloadExplanation {
     /// With the words.
     pub fn told(mut self) -> Self {
         let mut text = match (&self.placement, self.workload.state) {
-            (Some(placed), _) => told_placed(placed),
+            (Some(placed), _) => {
+                told_placed(placed) + &told_class(placed, &self.workload.resources.alternatives)
+            }
             (None, WorkloadState::Ended) => "It is over: nobody wants it any more.".to_owned(),
             (None, _) => self.told_waiting(),
         };
@@ -148,6 +154,21 @@ fn told_placed(placed: &Placed) -> String {
         }
         text.push('.');
     }
+    text
+}
+
+/// Which class it got, where it would do with several.
+fn told_class(placed: &Placed, alternatives: &[String]) -> String {
+    if alternatives.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(" It is on class {}", placed.class);
+    if placed.passed_over.is_empty() {
+        text += ", which it would rather have than any other.";
+        return text;
+    }
+    let passed = placed.passed_over.iter().map(|passed| format!("{}: {}", passed.class, passed.why));
+    let _ = write!(text, "; of what it would rather have: {}.", passed.collect::<Vec<_>>().join("; "));
     text
 }
 

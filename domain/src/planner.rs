@@ -25,7 +25,7 @@ mod telling;
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::accelerators::ResourceRequest;
 use crate::quotas::{Level, Rule};
@@ -37,6 +37,15 @@ pub use board::{Change, Planner};
 pub use devices::{Considered, Cost};
 pub use record::{Beginning, Page, PlanId, Recorded, Recorder, Replay, ReplayError, Step};
 pub use snapshot::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
+
+/// A class that a workload would rather be on than where it was placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PassedOver {
+    /// Which.
+    pub class: String,
+    /// Why it is not on it, in plain words.
+    pub why: String,
+}
 
 /// Why a placement is ended by the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -108,6 +117,10 @@ pub enum Decision {
         generation: i64,
         /// Where.
         worker: WorkerId,
+        /// On devices of which class.
+        class: String,
+        /// The classes that it would rather be on, and why it is not.
+        passed_over: Vec<PassedOver>,
         /// What it holds there.
         holds: Vec<Hold>,
         /// What it was chosen from.
@@ -137,8 +150,8 @@ pub enum Decision {
         level: Option<Level>,
         /// Why, in plain words.
         reason: String,
-        /// Room is being made for it, which others do not take.
-        promised: bool,
+        /// The class in which room is being made for it, which others do not take.
+        promised: Option<String>,
     },
 }
 

@@ -61,6 +61,9 @@ pub struct Workload {
     pub queued_at: Timestamp,
     /// Since when room is being made for it; others do not take that room.
     pub promised_at: Option<Timestamp>,
+    /// On devices of which class.
+    #[serde(default)]
+    pub promised_class: Option<String>,
     /// When it was created.
     pub created_at: Timestamp,
 }

@@ -30,7 +30,10 @@ use domain::outbox::Topic;
 pub use placement::{Board, Summary};
 
 /// How often a scheduler that stands by tries to lead.
-const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a scheduler that leads says so: several times in
+/// [`store::leadership::SILENCE`].
+const LEADING_INTERVAL: Duration = Duration::from_millis(500);
 /// Pause after an error of the database, so that it is not asked all the time.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 /// Time between two looks at what is kept no longer: days need no haste.
@@ -181,6 +184,8 @@ async fn lead(
     metrics::gauge!("chancery_scheduler_leader").set(1.0);
     metrics::gauge!("chancery_scheduler_epoch").set(epoch_gauge(term));
 
+    let stop = CancellationToken::new();
+    let mut holding = tokio::spawn(hold(leader, stop.clone()));
     let wake = Wake::default();
     let mut loops = JoinSet::new();
     let store = deps.store.clone();
@@ -190,24 +195,45 @@ async fn lead(
     loops.spawn(delete_tenants(settings.clone(), deps.clone(), term, wake.deletions.clone()));
     loops.spawn(autoscaling::run(settings.clone(), deps.clone(), term, wake.autoscaling.clone()));
     loops.spawn(retain(deps.clone(), term));
-    // Ends when the lead is lost, and the others with it.
-    let placing = placement::run(settings.clone(), deps.clone(), leader, wake.placement.clone());
-    let ended = tokio::select! {
-        leader = placing => Ok(leader),
-        () = shutdown.cancelled() => Ok(None),
-        Some(done) = loops.join_next() => done.map(|()| None),
+    loops.spawn(placement::run(settings.clone(), deps.clone(), term, wake.placement.clone()));
+    // A loop ends when a write of it was refused, and the others with it.
+    let (ended, lost) = tokio::select! {
+        lost = &mut holding => (Ok(()), Some(lost)),
+        () = shutdown.cancelled() => (Ok(()), None),
+        Some(done) = loops.join_next() => (done, None),
     };
     loops.shutdown().await;
     metrics::gauge!("chancery_scheduler_leader").set(0.0);
-    if let Some(leader) = ended? {
+    stop.cancel();
+    let held = match lost {
+        Some(lost) => lost,
+        None => holding.await,
+    };
+    if let Some(leader) = held? {
         // A connection that is lost cannot be closed; the database frees the
         // lock by itself.
         let _ = tokio::time::timeout(RESIGN_TIMEOUT, leader.resign()).await;
     }
+    ended?;
     if !shutdown.is_cancelled() {
         warn!(epoch = term.epoch, "The lead is lost; standing by");
     }
     Ok(())
+}
+
+/// Says that it leads until that is lost, or until told to stop: then it gives
+/// the leader back. By itself, so that no loop that works for long keeps it
+/// silent.
+async fn hold(mut leader: Leader, stop: CancellationToken) -> Option<Leader> {
+    loop {
+        if leader.check().await.is_err() {
+            return None;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Some(leader),
+            () = tokio::time::sleep(LEADING_INTERVAL) => {}
+        }
+    }
 }
 
 /// Assembles the files of jobs whose lines are all done.

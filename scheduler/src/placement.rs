@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use domain::Timestamp;
 use domain::planner::{Decision, Recorder, Snapshot};
 use domain::workloads::WorkloadState;
-use store::leadership::{Leader, Term, fence};
+use store::leadership::{Term, fence};
 use store::workloads::plans;
 use store::{Store, StoreError, workloads};
 use tokio::sync::Notify;
@@ -54,24 +54,14 @@ pub struct Summary {
     pub settled: bool,
 }
 
-/// Plans until the lead is lost. Gives the leader back if its connection may
-/// still be closed.
-pub(crate) async fn run(
-    settings: Settings,
-    deps: Deps,
-    mut leader: Leader,
-    wake: Arc<Notify>,
-) -> Option<Leader> {
-    let term = leader.term();
+/// Plans until the lead is lost.
+pub(crate) async fn run(settings: Settings, deps: Deps, term: Term, wake: Arc<Notify>) {
     let mut board = None;
     loop {
-        if leader.check().await.is_err() {
-            return None;
-        }
         let mut done = true;
         match turn(&mut board, &settings, &deps, term).await {
             Ok(settled) => done = settled,
-            Err(StoreError::NotLeader) => return Some(leader),
+            Err(StoreError::NotLeader) => return,
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "Placing failed; reading all anew");
                 board = None;

@@ -32,6 +32,7 @@ struct Row {
     idle_secs: i32,
     scaled_why: Option<String>,
     class: String,
+    alternatives: Vec<String>,
     memory_bytes: i64,
     milli: i32,
     revision: i64,
@@ -71,6 +72,7 @@ impl TryFrom<Row> for Endpoint {
             scaling_reason: row.scaled_why,
             resources: ResourceRequest {
                 class: row.class,
+                alternatives: row.alternatives,
                 memory_bytes: u64::try_from(row.memory_bytes).map_err(|_| corrupt("memory_bytes"))?,
                 milli: u32::try_from(row.milli).map_err(|_| corrupt("milli"))?,
             },
@@ -126,8 +128,8 @@ pub async fn create(tx: &mut TenantTx, new: NewEndpoint<'_>, now: Timestamp) -> 
     let (id, tenant) = (EndpointId::generate(), tx.tenant());
     query!(
         "INSERT INTO endpoints (id, tenant_id, project_id, name, version_id, replicas, class, memory_bytes, milli, created_at, priority,
-             min_replicas, max_replicas, target_queued, target_tokens, target_first_token_ms, idle_secs)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+             min_replicas, max_replicas, target_queued, target_tokens, target_first_token_ms, idle_secs, alternatives)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
         id.0,
         tenant.0,
         new.project.0,
@@ -145,6 +147,7 @@ pub async fn create(tx: &mut TenantTx, new: NewEndpoint<'_>, now: Timestamp) -> 
         number(new.targets.tokens_per_replica),
         number(new.targets.first_token_ms),
         number(new.targets.idle_secs),
+        &new.resources.alternatives,
     )
     .execute(tx.conn())
     .await
@@ -199,7 +202,7 @@ async fn select(tx: &mut TenantTx, ids: Ids, limit: u32) -> Result<Vec<Endpoint>
         Row,
         r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.version_id, m.name AS model, v.digest, e.replicas,
              e.min_replicas, e.max_replicas, e.target_queued, e.target_tokens, e.target_first_token_ms, e.idle_secs,
-             e.scaled_why, e.class, e.memory_bytes, e.milli, e.revision, e.created_at,
+             e.scaled_why, e.class, e.alternatives, e.memory_bytes, e.milli, e.revision, e.created_at,
              s.ready AS "ready!", s.placed AS "placed!", s.known AS "known!", s.waits, s.fails
            FROM endpoints e
            JOIN model_versions v ON v.id = e.version_id

@@ -119,8 +119,8 @@ pub async fn create(
         .ok_or(StoreError::NotFound("file"))?;
     query!(
         "INSERT INTO jobs (id, tenant_id, project_id, operation, model, version_id, class, memory_bytes, milli,
-             state, total_lines, input_file_id, metadata, created_at, priority)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'in_progress', $10, $11, $12, $13, $14)",
+             state, total_lines, input_file_id, metadata, created_at, priority, alternatives)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'in_progress', $10, $11, $12, $13, $14, $15)",
         job.id.0,
         tenant,
         job.project_id.0,
@@ -135,6 +135,7 @@ pub async fn create(
         job.metadata,
         OffsetDateTime::from(now),
         job.priority,
+        &job.resources.alternatives,
     )
     .execute(tx.conn())
     .await?;

@@ -6,14 +6,14 @@ use std::time::Duration;
 use domain::accelerators::DeviceReport;
 use domain::models::Sha256Digest;
 use domain::planner::{Decision, Hold, PlanId, Replay, ShareLimits};
-use domain::workers::{JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS};
+use domain::workers::{DesiredPlacement, JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS};
 use domain::workloads::PlacementState;
 use domain::{Clock, DeviceId, EndpointId, JobId, LeaseToken, TenantId, Timestamp, VersionId, WorkerId};
 use scheduler::{Board, Settings};
 use sqlx::Row;
-use store::StoreError;
 use store::leadership::{Attempt, Leader, Term};
 use store::workloads::plans::{self, PlanRef};
+use store::{Store, StoreError};
 use tests::database::{Database, rows};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ const GB: u64 = 1_000_000_000;
 /// A tenant with a model version, and a leader.
 pub(crate) struct Scene {
     pub db: Database,
-    pub leader: Leader,
+    leader: Option<Leader>,
     pub tenant: TenantId,
     pub version: VersionId,
     file: Sha256Digest,
@@ -58,7 +58,17 @@ impl Scene {
             audit(&db, &object).await;
         }
         let leader = lead(&db, now).await;
-        Self { db, leader, tenant, version, file, now, board: Mutex::default() }
+        Self { db, leader: Some(leader), tenant, version, file, now, board: Mutex::default() }
+    }
+
+    /// Of the leader that this is.
+    fn term(&self) -> Term {
+        self.leader.as_ref().unwrap().term()
+    }
+
+    /// Lets processes lead.
+    pub async fn resign(&mut self) {
+        self.leader.take().unwrap().resign().await.unwrap();
     }
 
     /// Another tenant, with a project of the same identifier.
@@ -99,7 +109,7 @@ impl Scene {
     }
 
     /// A job of `chunks` chunks of four lines.
-    async fn job(&self, chunks: u32) -> JobId {
+    pub async fn job(&self, chunks: u32) -> JobId {
         let (id, tenant, version) = (JobId::generate(), self.tenant, self.version);
         let lines = chunks * 4;
         let mut su = self.db.superuser().await;
@@ -130,7 +140,7 @@ impl Scene {
     /// One that leads for long, and knows what changed since its last tick.
     pub async fn tick(&self) -> scheduler::Summary {
         let settings = Settings::default();
-        let term = self.leader.term();
+        let term = self.term();
         let mut board = self.board.lock().await;
         if board.is_none() {
             *board = Some(Board::read(&self.db.store, &settings, term).await.unwrap());
@@ -149,12 +159,20 @@ impl Scene {
 
     /// Every plan is made again from its record, and is what placements say.
     async fn replay(&self) {
+        let found = self.replay_epoch(self.term().epoch).await;
+        let sql = "SELECT count(*) FROM placements WHERE inputs <> sha256('by hand')";
+        let all: i64 = rows(&mut self.db.superuser().await, sql).await.unwrap()[0].get(0);
+        assert_eq!(found, all, "a placement is of no plan");
+    }
+
+    /// The same of one epoch; how many placements its plans made.
+    pub async fn replay_epoch(&self, epoch: i64) -> i64 {
         let mut tx = self.db.store.system().await.unwrap();
-        let epoch = self.leader.term().epoch;
         let next = plans::next(&mut tx, epoch).await.unwrap();
         let first = PlanId { epoch, number: 0 };
         let lines = plans::pages(&mut tx, first, next, i64::MAX).await.unwrap();
         assert_eq!(i64::try_from(lines.len()).unwrap(), next.number);
+        let mut su = self.db.superuser().await;
         let (mut replay, mut found) = (Replay::default(), 0);
         for line in lines {
             replay.read(&line).unwrap();
@@ -163,16 +181,14 @@ impl Scene {
                 "SELECT p.workload_id, p.worker_id FROM placements p
                  WHERE p.plan = '{plan}' AND p.inputs = '\\x{inputs}' AND p.cost IS NOT NULL"
             );
-            for placed in rows(&mut self.db.superuser().await, &sql).await.unwrap() {
+            for placed in rows(&mut su, &sql).await.unwrap() {
                 found += 1;
                 let (workload, worker): (Uuid, Uuid) = (placed.get(0), placed.get(1));
                 assert!(replay.decided().iter().any(|decision| matches!(decision,
                     Decision::Place { workload: w, worker: on, .. } if w.0 == workload && on.0 == worker)));
             }
         }
-        let sql = "SELECT count(*) FROM placements WHERE inputs <> sha256('by hand')";
-        let all: i64 = rows(&mut self.db.superuser().await, sql).await.unwrap()[0].get(0);
-        assert_eq!(found, all, "a placement is of no plan");
+        found
     }
 
     /// The next tick knows nothing but the database.
@@ -190,23 +206,12 @@ impl Scene {
     /// The worker says of everything it should hold that it is so, as it
     /// should be: ready, or ended when draining.
     pub async fn obey(&self, worker: WorkerId) {
-        let (_, desired) = store::workers::desired(&self.db.store, worker).await.unwrap();
-        let reports: Vec<_> = desired
-            .iter()
-            .map(|d| PlacementReport {
-                placement_id: d.placement_id,
-                generation: d.generation,
-                state: if d.drain { ObservedState::Ended } else { ObservedState::Ready },
-                detail: None,
-                load: None,
-            })
-            .collect();
-        self.report(worker, &reports).await;
+        self.report(worker, &obedient(&self.db.store, worker).await.unwrap()).await;
     }
 
     pub async fn apply(&self, decision: &Decision) -> Result<(), StoreError> {
         let mut tx = self.db.store.system().await?;
-        let epoch = self.leader.term().epoch;
+        let epoch = self.term().epoch;
         let plan = PlanRef { id: PlanId { epoch, number: 0 }, inputs: Sha256Digest::of(b"by hand") };
         store::workloads::apply(&mut tx, plan, std::slice::from_ref(decision), self.now).await?;
         tx.commit().await
@@ -230,6 +235,19 @@ impl Scene {
     pub async fn set(&self, sql: String) {
         rows(&mut self.db.superuser().await, &sql).await.unwrap();
     }
+}
+
+/// What a worker reports that did as it was told.
+pub(crate) async fn obedient(store: &Store, worker: WorkerId) -> Result<Vec<PlacementReport>, StoreError> {
+    let (_, desired) = store::workers::desired(store, worker).await?;
+    let report = |d: &DesiredPlacement| PlacementReport {
+        placement_id: d.placement_id,
+        generation: d.generation,
+        state: if d.drain { ObservedState::Ended } else { ObservedState::Ready },
+        detail: None,
+        load: None,
+    };
+    Ok(desired.iter().map(report).collect())
 }
 
 async fn audit(db: &Database, object: &str) {
@@ -298,7 +316,7 @@ async fn replicas_are_placed_made_ready_drained_and_gone() {
     assert_eq!(scene.tick().await.applied, 0, "a second look finds nothing to do");
 
     let (epoch, desired) = store::workers::desired(&scene.db.store, workers[0]).await.unwrap();
-    assert_eq!((epoch, desired.len()), (scene.leader.term().epoch, 1));
+    assert_eq!((epoch, desired.len()), (scene.term().epoch, 1));
     assert_eq!((desired[0].memory_bytes, desired[0].milli, desired[0].drain), (GB, 500, false));
     assert_eq!(desired[0].version.id, scene.version);
     for worker in workers {
@@ -378,12 +396,13 @@ async fn only_the_leader_writes() {
     let scene = Scene::new().await;
     scene.join("a", &[(4 * GB, 2000)]).await;
     scene.endpoint(1, GB, 500).await;
-    let first = scene.leader.term();
+    let first = scene.term();
     let waits = scene.db.store.candidate("second").await.unwrap().try_lead(scene.now).await.unwrap();
     let Attempt::Waits(second) = waits else { panic!("two lead") };
 
     scene.set("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'chancery leadership' AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)".to_owned()).await;
-    let Scene { db, mut leader, now, .. } = scene;
+    let Scene { db, leader, now, .. } = scene;
+    let mut leader = leader.unwrap();
     assert!(
         matches!(leader.check().await, Err(StoreError::NotLeader)),
         "it notices that its connection is gone"
@@ -418,6 +437,8 @@ async fn the_database_refuses_what_does_not_fit_or_is_not_so_any_more() {
         workload: waiting.id,
         generation,
         worker,
+        class: "cpu".to_owned(),
+        passed_over: Vec::new(),
         holds: vec![Hold { device_id, memory_bytes: GB, milli: 100 }],
         considered: domain::planner::Considered::default(),
         cost: domain::planner::Cost::default(),
@@ -458,7 +479,7 @@ async fn schedulers_that_race_place_each_workload_once() {
     }
     scene.endpoint(12, GB, 500).await;
     // The same term twice, as when a paused process wakes up beside its successor.
-    let term = scene.leader.term();
+    let term = scene.term();
     let (first, second) = tokio::join!(tick(&scene.db, term, scene.now), tick(&scene.db, term, scene.now));
     assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
     for done in [first, second] {

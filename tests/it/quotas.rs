@@ -20,7 +20,7 @@ use crate::placement::Scene;
 const GB: u64 = 1_000_000_000;
 
 /// A tenant's quota of class cpu, in a cohort; it takes its own back from anybody.
-async fn give(scene: &Scene, tenant: TenantId, milli: i64, cohort: Option<&str>) {
+pub(crate) async fn give(scene: &Scene, tenant: TenantId, milli: i64, cohort: Option<&str>) {
     let quotas = BTreeMap::from([(Key::milli("cpu"), Quota { nominal: milli, ..Quota::default() })]);
     let mut tx = scene.db.store.system().await.unwrap();
     let parent = match cohort {
@@ -67,7 +67,7 @@ async fn used(scene: &Scene, node: impl std::fmt::Display) -> i64 {
 }
 
 /// Every moment: the ledger is what the placements add up to.
-async fn balanced(scene: &Scene) {
+pub(crate) async fn balanced(scene: &Scene) {
     assert_eq!(store::quotas::differences(&scene.db.store).await.unwrap(), []);
 }
 
@@ -133,6 +133,8 @@ async fn the_database_refuses_what_a_planner_should_not_have_decided() {
         workload: waiting.id,
         generation: 0,
         worker,
+        class: "cpu".to_owned(),
+        passed_over: Vec::new(),
         holds: vec![Hold { device_id, memory_bytes: GB, milli: 500 }],
         considered: Considered::default(),
         cost: domain::planner::Cost::default(),
@@ -215,7 +217,7 @@ async fn what_is_lent_is_taken_back() {
     scene.db.finish().await;
 }
 
-async fn explained(scene: &Scene, tenant: TenantId, workload: WorkloadId) -> String {
+pub(crate) async fn explained(scene: &Scene, tenant: TenantId, workload: WorkloadId) -> String {
     let mut tx = scene.db.store.tenant(tenant).await.unwrap();
     let mut system = scene.db.store.system().await.unwrap();
     store::workloads::explain(&mut tx, &mut system, workload).await.unwrap().text

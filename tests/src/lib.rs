@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod browser;
 pub mod database;
+pub mod halting;
 pub mod http;
 pub mod installation;
 pub mod interleaving;

@@ -1,5 +1,6 @@
-//! `chancery api` as a process of its own over the database of a test: it can
-//! be killed and started again, and what it logs can be read.
+//! `chancery api` and `chancery scheduler` as processes of their own over the
+//! database of a test: they can be killed and started again, and what they log
+//! can be read.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -134,6 +135,80 @@ impl ApiProcess {
 }
 
 impl Drop for ApiProcess {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `chancery scheduler`, maybe one of several over the same database.
+pub struct SchedulerProcess {
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl SchedulerProcess {
+    /// Starts it. Whether it leads is told by the database.
+    pub fn start(db: &Database) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("a secret can be written");
+            path
+        };
+        let log = File::create(dir.path().join("log")).expect("a log");
+        let child = Command::new(program())
+            // Its end is the end of its standard input: no test leaves it behind.
+            .args(["scheduler", "--supervised"])
+            .arg(dir.path().join("lock"))
+            .env("CHANCERY_DATABASE__URL_FILE", file("url", &db.url()))
+            .env("CHANCERY_DATABASE__CONNECTIONS", "8")
+            .env("CHANCERY_SECRETS__PEPPER_FILE", file("pepper", &hex::encode([3; 32])))
+            .env("CHANCERY_OBJECTS__DIR", dir.path().join("objects"))
+            .env("CHANCERY_METRICS__SCHEDULER_LISTEN", "127.0.0.1:0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        Self { dir, child: Some(child) }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// SIGSTOP, SIGCONT and the like.
+    pub fn signal(&self, signal: Signal) {
+        kill(pid(self.id()), signal).expect("it can be signalled");
+    }
+
+    /// SIGKILL: it ends in the middle of whatever it does.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it can be waited for");
+    }
+
+    /// SIGTERM, and waits for a clean end.
+    pub async fn stop(mut self) {
+        let mut child = self.child.take().expect("it runs");
+        kill(pid(child.id()), Signal::SIGTERM).expect("it can be signalled");
+        let ended = async || child.try_wait().expect("it can be waited for");
+        let status = until("the end of the scheduler", STOP_DEADLINE, ended).await;
+        assert!(status.success(), "the scheduler ended with {status}:\n{}", self.log());
+    }
+
+    /// All that it wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).expect("the log is text")
+    }
+}
+
+impl Drop for SchedulerProcess {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();

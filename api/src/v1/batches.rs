@@ -18,6 +18,7 @@ use crate::access::TenantScope;
 use crate::extract::{Json, Path, Query};
 use crate::jobs::{self, Run};
 use crate::problem::{ApiError, Result};
+use crate::resources::AskedResources;
 use crate::state::App;
 
 /// Most batches of one page.
@@ -187,6 +188,7 @@ async fn create_batch(
         operation: body.endpoint,
         priority: JOB_PRIORITY,
         metadata: body.metadata.unwrap_or_default(),
+        resources: AskedResources::default(),
     };
     let (change, job) = jobs::create(&app, &scope, None, run).await?;
     change.ok(&Batch::from(job)).await

@@ -7,6 +7,7 @@ use domain::endpoints::{Endpoint, MAX_REPLICAS};
 use domain::tenants::Slug;
 use serde_json::{Value, json};
 
+use super::resources::Resources;
 use super::{Call, note, short};
 use crate::client::Scope;
 use crate::output;
@@ -39,6 +40,8 @@ pub enum EndpointsCommand {
         replicas: Option<u32>,
         #[command(flatten)]
         scaling: Scaling,
+        #[command(flatten)]
+        resources: Resources,
         /// Higher goes first, -1000 to 1000 [default: 100].
         #[arg(long, allow_negative_numbers = true)]
         priority: Option<i32>,
@@ -123,12 +126,22 @@ pub(super) async fn run(command: EndpointsCommand, at: &Call) -> Result<()> {
             return output::list(at.format, items, &["endpoint", "model", "version", "ready", "note"], row);
         }
         EndpointsCommand::Get { name } => at.client.get(Scope::Tenant, &path(&name), &[]).await?,
-        EndpointsCommand::Create { name, model, version, project, replicas, scaling, priority } => {
+        EndpointsCommand::Create {
+            name,
+            model,
+            version,
+            project,
+            replicas,
+            scaling,
+            resources,
+            priority,
+        } => {
             let mut endpoint = json!({"name": name, "model": model});
             if let Some(replicas) = replicas {
                 endpoint["replicas"] = json!(replicas);
             }
             scaling.into_body(&mut endpoint);
+            resources.into_body(&mut endpoint);
             if let Some(version) = version {
                 endpoint["version"] = json!(version);
             }
@@ -179,7 +192,7 @@ fn fields(endpoint: &Endpoint) -> Vec<(&'static str, String)> {
             format!(
                 "{} milli {}, {}",
                 resources.milli,
-                resources.class,
+                resources.classes().collect::<Vec<_>>().join(" or "),
                 output::bytes(resources.memory_bytes)
             ),
         ),

@@ -13,6 +13,7 @@ use domain::jobs::Job;
 use domain::tenants::Slug;
 use serde_json::{Value, json};
 
+use super::resources::Resources;
 use super::{Call, note, short};
 use crate::args::Format;
 use crate::client::lines::{self, Defaults};
@@ -88,6 +89,8 @@ pub struct CreateOptions {
     /// Longest answer, in tokens, for lines that do not say it.
     #[arg(long)]
     max_tokens: Option<u32>,
+    #[command(flatten)]
+    resources: Resources,
     /// Higher goes first, -1000 to 1000 [default: 0].
     #[arg(long, allow_negative_numbers = true)]
     priority: Option<i32>,
@@ -131,6 +134,7 @@ async fn create(options: CreateOptions, at: &Call) -> Result<ExitCode> {
     if let Some(project) = &options.project {
         request["project"] = json!(project);
     }
+    options.resources.into_body(&mut request);
     if let Some(priority) = options.priority {
         request["priority"] = json!(priority);
     }

@@ -102,12 +102,13 @@ fn told(decision: &Decision, facts: Option<&Snapshot>) -> String {
         Decision::Evict { placement, preemptor, rule, .. } => {
             format!("- placement {placement} leaves for workload {preemptor}: {}", rule.as_str())
         }
-        Decision::Place { workload, worker: id, holds, considered, cost, .. } => format!(
-            "- workload {workload} goes to {}, device {}\n    chosen from {} workers; rejected: {} lost, {} cordoned, {} \
+        Decision::Place { workload, worker: id, class, passed_over, holds, considered, cost, .. } => format!(
+            "- workload {workload} goes to {}, device {} of class {class}{}\n    chosen from {} workers; rejected: {} lost, {} cordoned, {} \
              in other zones, {} short of memory, {} short of thousandths\n    cost {} millionths of a device: gaps {}, \
              stranding {}, groups {}, scarcity {}, opens {}",
             worker(id),
             holds.iter().map(|hold| hold.device_id.to_string()).collect::<Vec<_>>().join(", "),
+            passed_over.iter().map(|p| format!("\n    not on {}: {}", p.class, p.why)).collect::<String>(),
             considered.fitting,
             considered.lost,
             considered.cordoned,

@@ -47,7 +47,7 @@ pub(super) async fn run(command: WorkloadsCommand, at: &Call) -> Result<()> {
             vec![
                 workload.id.to_string(),
                 owner,
-                workload.resources.class.clone(),
+                workload.resources.classes().collect::<Vec<_>>().join(" or "),
                 workload.resources.milli.to_string(),
                 workload.priority.to_string(),
                 workload.state.as_str().to_owned(),

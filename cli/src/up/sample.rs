@@ -83,6 +83,7 @@ fn resources(version: &ModelVersion) -> ResourceRequest {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ResourceRequest {
         class: CPU_CLASS.to_owned(),
+        alternatives: Vec::new(),
         memory_bytes: version.manifest.engine_memory_bytes(),
         milli: WHOLE_MILLI * u32::try_from(cores / 2).unwrap_or(1).max(1),
     }

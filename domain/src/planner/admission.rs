@@ -56,11 +56,40 @@ impl Planner {
             return;
         }
         self.admissions.bring_lanes_back();
-        for id in self.admissions.aside().collect::<Vec<_>>() {
-            let kind = &self.kinds[id as usize].kind;
-            if freed.contains(&kind.class) && self.devices.fits(kind) {
-                self.admissions.bring_back(id);
+        for id in self.refused.iter().copied().collect::<Vec<_>>() {
+            let state = &mut self.kinds[id as usize];
+            let before = state.refused;
+            for option in 0..state.kind.classes.len() {
+                let freed = state.is_refused(option) && freed.contains(&state.kind.classes[option]);
+                if freed && self.devices.fits(&state.kind, option) {
+                    state.refused &= !(1 << option);
+                }
             }
+            if state.refused != before {
+                self.tell_refused(id);
+            }
+        }
+    }
+
+    /// No device takes a kind in one of its classes.
+    fn refuse(&mut self, id: u32, option: usize) {
+        self.kinds[id as usize].refused |= 1 << option;
+        self.tell_refused(id);
+    }
+
+    /// Quota passes over classes of which no device takes a kind, and sets the
+    /// kind aside where that is all of them.
+    fn tell_refused(&mut self, id: u32) {
+        let state = &self.kinds[id as usize];
+        if state.is_refused_everywhere() {
+            self.admissions.set_aside(id);
+        } else {
+            self.admissions.pass_over(id, state.refused);
+        }
+        if state.refused == 0 {
+            self.refused.remove(&id);
+        } else {
+            self.refused.insert(id);
         }
     }
 
@@ -95,26 +124,26 @@ impl Planner {
         for decision in round {
             match decision {
                 quotas::Decision::Evict { workload, rule, .. } => victims.push((workload, rule)),
-                quotas::Decision::Admit { workload, .. } => {
+                quotas::Decision::Admit { workload, option, .. } => {
                     let (victims, recalled) = (std::mem::take(&mut victims), std::mem::take(&mut recalled));
-                    if self.place(workload, decisions) {
+                    if self.place(workload, option, now, decisions) {
                         self.evict(workload, &victims, decisions);
-                    } else if victims.is_empty() && self.waits_for_leaving(workload) {
+                    } else if victims.is_empty() && self.waits_for_leaving(workload, option) {
                         all_taken = false;
-                        self.promise_again(workload, now);
+                        self.promise_again(workload, option, now);
                     } else {
                         all_taken = false;
-                        self.take_back(workload, &victims, recalled, now);
+                        self.take_back(workload, option, &victims, recalled, now);
                     }
                 }
-                quotas::Decision::Promise { workload, .. } => {
+                quotas::Decision::Promise { workload, option, .. } => {
                     let (victims, recalled) = (std::mem::take(&mut victims), std::mem::take(&mut recalled));
-                    if victims.is_empty() || self.would_fit(workload, &victims) {
+                    if victims.is_empty() || self.would_fit(workload, option, &victims) {
                         self.evict(workload, &victims, decisions);
                         self.promise(workload);
                     } else {
                         all_taken = false;
-                        self.take_back(workload, &victims, recalled, now);
+                        self.take_back(workload, option, &victims, recalled, now);
                     }
                 }
                 // It waits where it was.
@@ -127,28 +156,39 @@ impl Planner {
         all_taken
     }
 
-    /// Places a workload that quota admitted; whether a device took it.
-    fn place(&mut self, id: WorkloadId, decisions: &mut Vec<Decision>) -> bool {
-        let (Some(known), Some(workload)) = (self.known.get(&id), self.facts.workloads.get_mut(&id)) else {
-            return false;
-        };
-        if self.admissions.is_aside(known.kind) {
+    /// Places a workload that quota admitted in one of its classes; whether a
+    /// device took it.
+    fn place(
+        &mut self,
+        id: WorkloadId,
+        option: usize,
+        now: Timestamp,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
+        let Some(known) = self.known.get(&id).cloned() else { return false };
+        let state = &self.kinds[known.kind as usize];
+        if state.is_refused(option) {
             return false;
         }
-        let kind = &self.kinds[known.kind as usize].kind;
-        let Some(choice) = self.devices.choose(kind, known.owner, known.version) else { return false };
-        workload.promised_at = None;
+        let Some(choice) = self.devices.choose(&state.kind, option, known.owner, known.version) else {
+            return false;
+        };
+        let class = state.kind.classes[option].clone();
+        let passed_over = self.passed_over(known.kind, option, now);
+        let Some(workload) = self.facts.workloads.get_mut(&id) else { return false };
+        (workload.promised_at, workload.promised_class) = (None, None);
         let generation = workload.generation;
-        let seat = Seat { worker: choice.worker, holds: choice.holds.clone() };
+        let seat = Seat { worker: choice.worker, class: class.clone(), holds: choice.holds.clone() };
         self.expected.insert(id, (generation, seat.clone()));
         self.untold.remove(&id);
         self.urgent.remove(&id);
-        let known = Known { standing: Standing::Placed(seat), ..known.clone() };
-        self.sit_down(id, known);
+        self.sit_down(id, Known { standing: Standing::Placed(seat), ..known });
         decisions.push(Decision::Place {
             workload: id,
             generation,
             worker: choice.worker,
+            class,
+            passed_over,
             holds: choice.holds,
             considered: choice.considered,
             cost: choice.cost,
@@ -156,26 +196,26 @@ impl Planner {
         true
     }
 
-    /// Whether a device would take a workload once its victims, and all who
-    /// are leaving already, have left: nobody is made to leave in vain.
-    fn would_fit(&mut self, id: WorkloadId, victims: &[Victim]) -> bool {
+    /// Whether a device would take a workload in one of its classes once its
+    /// victims, and all who are leaving already, have left: nobody is made to
+    /// leave in vain.
+    fn would_fit(&mut self, id: WorkloadId, option: usize, victims: &[Victim]) -> bool {
         let Some(known) = self.known.get(&id) else { return false };
         let kind = &self.kinds[known.kind as usize].kind;
         let leaving = self.leaving.iter().chain(victims.iter().map(|(victim, _)| victim));
         let of_class = |id: &WorkloadId| {
-            let known = self.known.get(id)?;
-            let same = self.kinds[known.kind as usize].kind.class == kind.class;
-            known.standing.seat().filter(|_| same).cloned()
+            let seat = self.known.get(id)?.standing.seat()?;
+            (seat.class == kind.classes[option]).then(|| seat.clone())
         };
         let seats: Vec<Seat> = leaving.filter_map(of_class).collect();
-        self.devices.would_fit(kind, &seats)
+        self.devices.would_fit(kind, option, &seats)
     }
 
     /// Whether a workload that was promised room gets it when those have left that
     /// are leaving: quota is free before the last device is.
-    fn waits_for_leaving(&mut self, id: WorkloadId) -> bool {
+    fn waits_for_leaving(&mut self, id: WorkloadId, option: usize) -> bool {
         let promised = self.known.get(&id).is_some_and(|known| known.standing == Standing::Promised);
-        promised && self.would_fit(id, &[])
+        promised && self.would_fit(id, option, &[])
     }
 
     /// Makes victims leave. What is placed already is told at once; what this
@@ -209,13 +249,13 @@ impl Planner {
 
     /// What quota admitted and no device takes yet goes on waiting for its room.
     /// Given back, its quota would be taken by those that were told to leave for it.
-    fn promise_again(&mut self, id: WorkloadId, now: Timestamp) {
+    fn promise_again(&mut self, id: WorkloadId, option: usize, now: Timestamp) {
         let Some(ask) = self.admissions.ask(id).cloned() else { return };
         let kind = ask.kind;
         self.admissions.release(id, &[], now);
         let since = self.facts.workloads.get(&id).and_then(|w| w.promised_at).unwrap_or(now);
-        let _ = self.admissions.restore(quota::held(ask, since, HoldingStanding::Promised));
-        self.admissions.set_aside(kind);
+        let _ = self.admissions.restore(quota::held(ask, option, since, HoldingStanding::Promised));
+        self.refuse(kind, option);
     }
 
     fn not_promised(&mut self, id: WorkloadId) {
@@ -234,12 +274,19 @@ impl Planner {
     }
 
     /// No device takes the workload: its quota is for others, and nobody leaves.
-    fn take_back(&mut self, id: WorkloadId, victims: &[Victim], recalled: Vec<WorkloadId>, now: Timestamp) {
+    fn take_back(
+        &mut self,
+        id: WorkloadId,
+        option: usize,
+        victims: &[Victim],
+        recalled: Vec<WorkloadId>,
+        now: Timestamp,
+    ) {
         self.recalled_in_vain.extend(recalled);
         self.wait_again(id, now);
         if victims.is_empty() {
             if let Some(known) = self.known.get(&id) {
-                self.admissions.set_aside(known.kind);
+                self.refuse(known.kind, option);
             }
         } else {
             self.admissions.set_lane_aside(id);
@@ -248,9 +295,11 @@ impl Planner {
             // One that was admitted in the same round may have found no device.
             let stays = self.known.get(victim).is_some_and(|k| matches!(k.standing, Standing::Placed(_)));
             let Some(ask) = self.admissions.ask(*victim).filter(|_| stays).cloned() else { continue };
+            let Some(known) = self.known.get(victim) else { continue };
+            let option = known.standing.seat().map_or(0, |seat| self.option(known.kind, seat));
             self.admissions.release(*victim, &[], now);
             let since = self.placed_at(*victim, now);
-            let _ = self.admissions.restore(quota::held(ask, since, HoldingStanding::Admitted));
+            let _ = self.admissions.restore(quota::held(ask, option, since, HoldingStanding::Admitted));
         }
     }
 }

@@ -59,6 +59,7 @@ impl Snapshot {
                         reason: None,
                         queued_at: now,
                         promised_at: None,
+                        promised_class: None,
                         created_at: now,
                     };
                     self.workloads.insert(workload.id, workload.clone());
@@ -92,7 +93,8 @@ impl Snapshot {
             Decision::Wait { workload: id, generation, reason, promised, .. } => {
                 let workload = self.pending(*id).filter(|w| w.generation == *generation)?;
                 workload.reason = Some(reason.clone());
-                workload.promised_at = promised.then(|| workload.promised_at.unwrap_or(now));
+                workload.promised_at = promised.as_ref().map(|_| workload.promised_at.unwrap_or(now));
+                workload.promised_class.clone_from(promised);
                 vec![Change::Workload(*id, Some(workload.clone()))]
             }
         })
@@ -125,7 +127,9 @@ impl Snapshot {
     }
 
     fn place(&mut self, id: PlacementId, decision: &Decision, now: Timestamp) -> Option<LivePlacement> {
-        let Decision::Place { workload, generation, worker, holds, .. } = decision else { return None };
+        let Decision::Place { workload, generation, worker, class, holds, .. } = decision else {
+            return None;
+        };
         let worker_id = *worker;
         if self.workers.get(&worker_id).is_none_or(|worker| !worker.live) {
             return None;
@@ -134,7 +138,7 @@ impl Snapshot {
         workload.state = WorkloadState::Placed;
         workload.generation += 1;
         workload.reason = None;
-        workload.promised_at = None;
+        (workload.promised_at, workload.promised_class) = (None, None);
         let workload = workload.clone();
         let placement = LivePlacement {
             id,
@@ -143,6 +147,7 @@ impl Snapshot {
             tenant_id: workload.tenant_id,
             project_id: self.intents.get(&workload.owner)?.project_id,
             resources: workload.resources,
+            class: class.clone(),
             priority: workload.priority,
             since: now,
             version_id: workload.version_id,

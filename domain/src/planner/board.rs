@@ -55,6 +55,7 @@ pub(super) enum Standing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seat {
     pub worker: WorkerId,
+    pub class: String,
     pub holds: Vec<Hold>,
 }
 
@@ -79,8 +80,26 @@ pub(super) struct Known {
 /// A kind of request: its number is its place in [`Planner::kinds`].
 pub(super) struct KindState {
     pub kind: Kind,
-    /// Why nothing takes it.
-    pub reason: Option<Judged>,
+    /// The places of classes of which no device takes it, a bit each.
+    pub refused: u16,
+    /// Why nothing takes it, by class.
+    pub reasons: Vec<Option<Judged>>,
+}
+
+impl KindState {
+    fn new(kind: Kind) -> Self {
+        let reasons = kind.classes.iter().map(|_| None).collect();
+        Self { kind, refused: 0, reasons }
+    }
+
+    pub fn is_refused(&self, option: usize) -> bool {
+        self.refused & (1 << option) != 0
+    }
+
+    /// Whether no device of any class takes it.
+    pub fn is_refused_everywhere(&self) -> bool {
+        (0..self.kind.classes.len()).all(|option| self.is_refused(option))
+    }
 }
 
 /// Plans, and remembers what it knows from one plan to the next.
@@ -114,6 +133,8 @@ pub struct Planner {
     pub(super) crowded: bool,
     /// What is on its way out.
     pub(super) leaving: BTreeSet<WorkloadId>,
+    /// Kinds that devices of some of their classes do not take, or of all.
+    pub(super) refused: BTreeSet<u32>,
     /// What waits and was not told why.
     pub(super) untold: BTreeSet<WorkloadId>,
     /// What was promised room in this plan, or is so no more.
@@ -160,6 +181,7 @@ impl Planner {
             requote: false,
             crowded: false,
             leaving: BTreeSet::new(),
+            refused: BTreeSet::new(),
             untold: BTreeSet::new(),
             urgent: BTreeSet::new(),
             recalled_in_vain: BTreeSet::new(),
@@ -264,7 +286,7 @@ impl Planner {
         if let Some(workload) = workload {
             self.members.entry(workload.owner).or_default().insert(id);
             self.changed_owners.insert(workload.owner);
-            self.listed.want(workload.tenant_id, &workload.resources.class, &mut self.requote);
+            self.listed.want(workload.tenant_id, &workload.resources, &mut self.requote);
             self.facts.workloads.insert(id, workload);
         }
         self.changed.insert(id);
@@ -292,7 +314,7 @@ impl Planner {
             self.on_worker.entry(placement.worker_id).or_default().insert(id);
             self.changed_workers.insert(placement.worker_id);
             self.note_standing(placement.owner);
-            self.listed.want(placement.tenant_id, &placement.resources.class, &mut self.requote);
+            self.listed.want(placement.tenant_id, &placement.resources, &mut self.requote);
             self.facts.placements.insert(id, placement);
             self.changed.insert(workload);
         }
@@ -327,7 +349,7 @@ impl Planner {
         }
         let id = u32::try_from(self.kinds.len()).expect("kinds of requests are far fewer than requests");
         self.kind_ids.insert(kind.clone(), id);
-        self.kinds.push(KindState { kind, reason: None });
+        self.kinds.push(KindState::new(kind));
         id
     }
 
@@ -420,22 +442,29 @@ impl Planner {
                     self.admissions.enqueue(ask)
                 }
                 Standing::Promised => {
-                    let since = self.facts.workloads.get(&id).and_then(|w| w.promised_at).unwrap_or(now);
-                    self.admissions.restore(quota::held(ask, since, HoldingStanding::Promised))
+                    let workload = self.facts.workloads.get(&id);
+                    let since = workload.and_then(|w| w.promised_at).unwrap_or(now);
+                    let class = workload.and_then(|w| w.promised_class.as_deref());
+                    let option = class.and_then(|class| self.kinds[known.kind as usize].kind.option(class));
+                    let standing = HoldingStanding::Promised;
+                    self.admissions.restore(quota::held(ask, option.unwrap_or(0), since, standing))
                 }
-                Standing::Placed(_) => self.admissions.restore(quota::held(
-                    ask,
-                    self.placed_at(id, now),
-                    HoldingStanding::Admitted,
-                )),
-                Standing::Leaves(_) => self.admissions.restore(quota::held(
-                    ask,
-                    self.placed_at(id, now),
-                    HoldingStanding::Leaving(None),
-                )),
+                Standing::Placed(seat) => {
+                    let (option, since) = (self.option(known.kind, seat), self.placed_at(id, now));
+                    self.admissions.restore(quota::held(ask, option, since, HoldingStanding::Admitted))
+                }
+                Standing::Leaves(seat) => {
+                    let (option, since) = (self.option(known.kind, seat), self.placed_at(id, now));
+                    self.admissions.restore(quota::held(ask, option, since, HoldingStanding::Leaving(None)))
+                }
             };
         }
         self.sit_down(id, Known { standing, ..known });
+    }
+
+    /// Which of the classes of its kind something is on.
+    pub(super) fn option(&self, kind: u32, seat: &Seat) -> usize {
+        self.kinds[kind as usize].kind.option(&seat.class).unwrap_or(0)
     }
 
     pub(super) fn placed_at(&self, id: WorkloadId, now: Timestamp) -> Timestamp {
@@ -444,9 +473,8 @@ impl Planner {
 
     /// Takes what it holds.
     pub(super) fn sit_down(&mut self, id: WorkloadId, known: Known) {
-        let class = &self.kinds[known.kind as usize].kind.class;
         if let Some(seat) = known.standing.seat() {
-            self.devices.take(seat.worker, class, &seat.holds);
+            self.devices.take(seat);
         }
         match &known.standing {
             Standing::Placed(seat) => {
@@ -458,7 +486,7 @@ impl Planner {
                 self.leaving.insert(id);
             }
             // It may preempt, whatever stands in line with it.
-            Standing::Waits => self.crowded |= self.admissions.is_aside(known.kind),
+            Standing::Waits => self.crowded |= self.refused.contains(&known.kind),
             Standing::Promised => self.crowded = true,
         }
         self.known.insert(id, known);
@@ -468,7 +496,7 @@ impl Planner {
     fn stand_up(&mut self, known: &Known, over: bool) {
         let kind = &self.kinds[known.kind as usize].kind;
         if let Some(seat) = known.standing.seat() {
-            self.devices.free(seat.worker, &kind.class, &seat.holds);
+            self.devices.free(seat);
             if over {
                 self.devices.end(kind);
             }
@@ -484,7 +512,8 @@ impl Planner {
         let workload = self.facts.workloads.get(&id);
         let bounds = |tenant| self.facts.tenants.get(&tenant);
         let (standing, wanted, owner, version) = if let Some(placement) = placement {
-            let seat = Seat { worker: placement.worker_id, holds: placement.holds.clone() };
+            let (worker, class) = (placement.worker_id, placement.class.clone());
+            let seat = Seat { worker, class, holds: placement.holds.clone() };
             let stays = workload.is_some()
                 && placement.state != PlacementState::Draining
                 && !self.evicting.contains_key(&id);

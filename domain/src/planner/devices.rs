@@ -78,7 +78,8 @@ pub(super) struct Choice {
 /// A request and where it may go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
-    pub class: String,
+    /// That will do, the preferred first; at least one.
+    pub classes: Vec<String>,
     pub ask: Ask,
 }
 
@@ -92,13 +93,19 @@ impl Kind {
         };
         let mut zones = zones.to_vec();
         zones.sort();
-        Self { class: request.class.clone(), ask: Ask { needs, zones, ..Ask::default() } }
+        let classes = request.classes().map(str::to_owned).collect();
+        Self { classes, ask: Ask { needs, zones, ..Ask::default() } }
     }
 
-    /// What it asks for.
-    pub fn request(&self) -> ResourceRequest {
+    /// What it asks for of one of its classes.
+    pub fn request(&self, option: usize) -> ResourceRequest {
         let Needs { milli, memory_bytes, .. } = self.ask.needs;
-        ResourceRequest { class: self.class.clone(), memory_bytes, milli }
+        ResourceRequest { class: self.classes[option].clone(), alternatives: Vec::new(), memory_bytes, milli }
+    }
+
+    /// The place of a class among those that will do.
+    pub fn option(&self, class: &str) -> Option<usize> {
+        self.classes.iter().position(|known| known == class)
     }
 }
 
@@ -212,17 +219,17 @@ impl Devices {
     }
 
     /// Takes what something holds.
-    pub fn take(&mut self, worker: WorkerId, class: &str, holds: &[Hold]) {
-        for hold in holds {
+    pub fn take(&mut self, seat: &Seat) {
+        for hold in &seat.holds {
             let held = self.held.entry(hold.device_id).or_default();
             *held = (held.0.saturating_add(hold.memory_bytes), held.1.saturating_add(hold.milli));
         }
-        self.correct(worker, class, holds, false);
+        self.correct(seat, false);
     }
 
     /// Gives it back.
-    pub fn free(&mut self, worker: WorkerId, class: &str, holds: &[Hold]) {
-        for hold in holds {
+    pub fn free(&mut self, seat: &Seat) {
+        for hold in &seat.holds {
             if let Some(held) = self.held.get_mut(&hold.device_id) {
                 *held = (held.0.saturating_sub(hold.memory_bytes), held.1.saturating_sub(hold.milli));
                 if *held == (0, 0) {
@@ -230,11 +237,13 @@ impl Devices {
                 }
             }
         }
-        self.correct(worker, class, holds, true);
+        self.correct(seat, true);
     }
 
-    fn correct(&mut self, worker: WorkerId, class: &str, holds: &[Hold], freed: bool) {
-        let Some(class) = self.classes.get_mut(class) else { return };
+    fn correct(&mut self, seat: &Seat, freed: bool) {
+        let Seat { worker, holds, .. } = seat;
+        let worker = *worker;
+        let Some(class) = self.classes.get_mut(&seat.class) else { return };
         let Some(ids) = class.devices.get(&worker) else { return };
         let Some(known) = class.fleet.worker(worker) else { return };
         let mut devices = known.devices.clone();
@@ -265,21 +274,28 @@ impl Devices {
         decrement(&mut self.siblings, &owner, worker);
     }
 
-    /// Learns that such a request arrived.
+    /// Learns that such a request arrived, in the class that it would rather have.
     pub fn observe(&mut self, kind: &Kind) {
-        self.class(&kind.class).fleet.observe(&kind.ask.needs);
+        self.class(&kind.classes[0]).fleet.observe(&kind.ask.needs);
     }
 
     /// Learns that a request which was placed is over.
     pub fn end(&mut self, kind: &Kind) {
-        if let Some(class) = self.classes.get_mut(&kind.class) {
+        if let Some(class) = self.classes.get_mut(&kind.classes[0]) {
             class.fleet.end(&kind.ask.needs);
         }
     }
 
-    /// The best place for a request of this kind, if there is one.
-    pub fn choose(&mut self, kind: &Kind, owner: WorkloadOwner, version: VersionId) -> Option<Choice> {
-        let class = self.classes.get_mut(&kind.class)?;
+    /// The best place for a request of this kind in one of its classes, if there
+    /// is one.
+    pub fn choose(
+        &mut self,
+        kind: &Kind,
+        option: usize,
+        owner: WorkloadOwner,
+        version: VersionId,
+    ) -> Option<Choice> {
+        let class = self.classes.get_mut(&kind.classes[option])?;
         let preferences = Preferences {
             siblings: self
                 .siblings
@@ -319,19 +335,21 @@ impl Devices {
         Some(Choice { worker, holds, considered, cost: chosen.score.into() })
     }
 
-    /// Whether anything takes a request of this kind.
-    pub fn fits(&mut self, kind: &Kind) -> bool {
-        let none = Preferences::default();
-        self.classes.get_mut(&kind.class).is_some_and(|class| class.fleet.choose(&kind.ask, &none).is_ok())
+    /// Whether anything takes a request of this kind in one of its classes.
+    pub fn fits(&mut self, kind: &Kind, option: usize) -> bool {
+        let (none, class) = (Preferences::default(), self.classes.get_mut(&kind.classes[option]));
+        class.is_some_and(|class| class.fleet.choose(&kind.ask, &none).is_ok())
     }
 
-    /// Whether anything takes a request once these have left.
-    pub fn would_fit(&mut self, kind: &Kind, leaving: &[Seat]) -> bool {
-        let freed = self.classes.get(&kind.class).map(|class| (class.freed, class.revision));
-        leaving.iter().for_each(|seat| self.free(seat.worker, &kind.class, &seat.holds));
-        let fits = self.fits(kind);
-        leaving.iter().for_each(|seat| self.take(seat.worker, &kind.class, &seat.holds));
-        if let (Some(class), Some(before)) = (self.classes.get_mut(&kind.class), freed) {
+    /// Whether anything takes a request in one of its classes, once these, which
+    /// are of that class, have left.
+    pub fn would_fit(&mut self, kind: &Kind, option: usize, leaving: &[Seat]) -> bool {
+        let name = &kind.classes[option];
+        let freed = self.classes.get(name).map(|class| (class.freed, class.revision));
+        leaving.iter().for_each(|seat| self.free(seat));
+        let fits = self.fits(kind, option);
+        leaving.iter().for_each(|seat| self.take(seat));
+        if let (Some(class), Some(before)) = (self.classes.get_mut(name), freed) {
             (class.freed, class.revision) = before;
         }
         fits

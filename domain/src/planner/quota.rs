@@ -36,18 +36,22 @@ impl Listed {
             new.memory.extend(memory.map(|key| (tenant, key.class.to_string())));
         }
         let (mut ignored, all) = (false, &facts.workloads);
-        all.values().for_each(|w| new.want(w.tenant_id, &w.resources.class, &mut ignored));
-        facts.placements.values().for_each(|p| new.want(p.tenant_id, &p.resources.class, &mut ignored));
+        all.values().for_each(|w| new.want(w.tenant_id, &w.resources, &mut ignored));
+        facts.placements.values().for_each(|p| new.want(p.tenant_id, &p.resources, &mut ignored));
         new
     }
 
-    /// A tenant asks for a class; `grows` if the tree must grow for it.
-    pub fn want(&mut self, tenant: TenantId, class: &str, grows: &mut bool) {
-        if self.tenants.contains(&tenant) || self.unbound.get(&tenant).is_some_and(|c| c.contains(class)) {
+    /// A tenant asks for classes; `grows` if the tree must grow for them.
+    pub fn want(&mut self, tenant: TenantId, request: &ResourceRequest, grows: &mut bool) {
+        if self.tenants.contains(&tenant) {
             return;
         }
-        self.unbound.entry(tenant).or_default().insert(class.to_owned());
-        *grows = true;
+        for class in request.classes() {
+            if self.unbound.get(&tenant).is_none_or(|known| !known.contains(class)) {
+                self.unbound.entry(tenant).or_default().insert(class.to_owned());
+                *grows = true;
+            }
+        }
     }
 }
 
@@ -73,9 +77,9 @@ pub(super) fn admissions(facts: &Snapshot, listed: &Listed) -> Admissions {
     Admissions::new(settings(facts), nodes(facts, listed)).expect("a tree is checked when it is stored")
 }
 
-/// What is held, or is to be.
-pub(super) fn held(ask: Ask, since: Timestamp, standing: HoldingStanding) -> Holding {
-    Holding { ask: Ask { hold: None, ..ask }, option: 0, count: 1, reserved_at: since, standing }
+/// What is held, or is to be, in one of the acceptable classes.
+pub(super) fn held(ask: Ask, option: usize, since: Timestamp, standing: HoldingStanding) -> Holding {
+    Holding { ask: Ask { hold: None, ..ask }, option, count: 1, reserved_at: since, standing }
 }
 
 /// Why nothing of a tenant is let into its queue. The level is not told: it is
@@ -130,14 +134,16 @@ impl<'a> Wanted<'a> {
     }
 
     pub fn ask(&self, listed: &Listed) -> Ask {
-        let class = &self.resources.class;
-        let mut option = vec![(Key::milli(class), Amount::from(self.resources.milli))];
-        // Memory counts where the tenant's quota lists it.
-        if listed.memory.contains(&(self.tenant, class.clone())) {
-            let memory = Key { class: class.as_str().into(), resource: Resource::MemoryBytes };
-            let bytes = Amount::try_from(self.resources.memory_bytes).unwrap_or(MAX_AMOUNT);
-            option.push((memory, bytes.min(MAX_AMOUNT)));
-        }
+        let option = |class: &str| {
+            let mut option = vec![(Key::milli(class), Amount::from(self.resources.milli))];
+            // Memory counts where the tenant's quota lists it.
+            if listed.memory.contains(&(self.tenant, class.to_owned())) {
+                let memory = Key { class: class.into(), resource: Resource::MemoryBytes };
+                let bytes = Amount::try_from(self.resources.memory_bytes).unwrap_or(MAX_AMOUNT);
+                option.push((memory, bytes.min(MAX_AMOUNT)));
+            }
+            option
+        };
         let group = match self.owner {
             // What is lent can be taken back, whatever its borrower calls the least.
             WorkloadOwner::Endpoint(endpoint) => {
@@ -151,7 +157,7 @@ impl<'a> Wanted<'a> {
             project: self.project,
             priority: self.priority,
             queued_at: self.queued_at,
-            options: vec![option],
+            options: self.resources.classes().map(option).collect(),
             count: 1,
             min_count: None,
             group,

@@ -20,13 +20,34 @@ impl Reason {
     }
 }
 
-/// Why quota does not let a workload begin. Says what may be used rather than
-/// what is free just now, so that it is said once and not with every change.
-pub(super) fn of_quota(why: Option<&WhyNot>, request: &ResourceRequest) -> Reason {
+/// Several reasons, of one class each; the first is what stops it.
+pub(super) fn all_of(reasons: impl IntoIterator<Item = Reason>) -> Reason {
+    let mut reasons = reasons.into_iter();
+    let first = reasons.next().unwrap_or_else(|| Reason::new(Level::Devices, "no device takes it"));
+    let mut texts = vec![first.text];
+    for reason in reasons {
+        if !texts.contains(&reason.text) {
+            texts.push(reason.text);
+        }
+    }
+    Reason { level: first.level, text: texts.join("; ") }
+}
+
+/// Why a workload that was admitted in another class is not on this one, of which
+/// devices would have done.
+pub(super) fn passed_by_quota(class: &str) -> String {
+    format!("no quota of class {class} was left for it, or only what others lend")
+}
+
+/// Why quota does not let a workload begin, in any of these classes, the first of
+/// which it would rather have. Says what may be used rather than what is free
+/// just now, so that it is said once and not with every change.
+pub(super) fn of_quota(why: Option<&WhyNot>, classes: &[&str]) -> Reason {
     let Some(why) = why else {
         return Reason::new(Level::Priority, "others are before it in its tenant's queue");
     };
-    let class = why.key.as_ref().map_or(&*request.class, |key| &*key.class);
+    let class =
+        why.key.as_ref().map_or_else(|| classes.first().copied().unwrap_or_default(), |key| &*key.class);
     let asked = match why.key.as_ref().map(|key| key.resource) {
         Some(Resource::MemoryBytes) => bytes(rounded_up(why.asked.unsigned_abs())),
         _ => format!("{} milli-accelerators", why.asked),
@@ -59,6 +80,11 @@ pub(super) fn of_quota(why: Option<&WhyNot>, request: &ResourceRequest) -> Reaso
         }
         Level::Budget => "its budget for this period is used up or reserved".to_owned(),
         _ => why.detail.clone().unwrap_or_else(|| format!("it is stopped by {}", why.level.as_str())),
+    };
+    let others: Vec<&str> = classes.iter().copied().filter(|other| *other != class).collect();
+    let text = match (&*others, why.key.is_some()) {
+        ([], _) | (_, false) => text,
+        (others, true) => format!("{text}; nor is quota left for it of class {}", others.join(" or ")),
     };
     Reason::new(why.level, text)
 }
@@ -101,7 +127,7 @@ pub(super) fn of_devices(
 
 /// What is short on devices that are open.
 fn shortage(open: &[&Slot<'_>], request: &ResourceRequest) -> String {
-    let ResourceRequest { class, memory_bytes, milli } = request;
+    let ResourceRequest { class, memory_bytes, milli, .. } = request;
     let needs = bytes(rounded_up(*memory_bytes));
 
     let large = |s: &&&Slot<'_>| s.device.memory_bytes >= *memory_bytes && s.device.milli >= *milli;

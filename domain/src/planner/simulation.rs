@@ -67,6 +67,8 @@ pub(super) struct World {
     pub random: Random,
     /// Whether one tenant may have several endpoints and jobs.
     pub shared_tenants: bool,
+    /// Whether some will do with devices of another class.
+    pub several_classes: bool,
     /// One planner that is told of changes, and what it was told.
     kept: Option<(Recorder, Snapshot)>,
     epoch: i64,
@@ -82,6 +84,7 @@ impl World {
             now: START,
             random: Random(seed),
             shared_tenants: false,
+            several_classes: false,
             kept: None,
             epoch: 0,
             pages: Vec::new(),
@@ -138,7 +141,16 @@ impl World {
         {
             tenant_id = self.snapshot.intents[&other].tenant_id;
         }
-        let resources = ResourceRequest { class: "cpu".to_owned(), memory_bytes, milli };
+        let mut classes = vec!["cpu".to_owned()];
+        if self.several_classes && self.random.below(2) == 0 {
+            classes.push("other".to_owned());
+            if self.random.below(2) == 0 {
+                classes.reverse();
+            }
+        }
+        let alternatives = classes.split_off(1);
+        let class = classes.remove(0);
+        let resources = ResourceRequest { class, alternatives, memory_bytes, milli };
         let priority = match owner {
             WorkloadOwner::Endpoint(_) => ENDPOINT_PRIORITY,
             WorkloadOwner::Job(_) => JOB_PRIORITY,
@@ -181,6 +193,11 @@ impl World {
             let memory = Key { class: "cpu".into(), resource: Resource::MemoryBytes };
             node.quotas.insert(memory, Quota { nominal: 4 << 30, ..Quota::default() });
         }
+        if self.several_classes && self.random.below(3) > 0 {
+            let nominal = i64::try_from(self.random.below(4)).unwrap() * 1000;
+            let quota = Quota { nominal, lending_limit: maybe(self), borrowing_limit: maybe(self) };
+            node.quotas.insert(Key::milli("other"), quota);
+        }
         let within =
             [WithinTenant::Never, WithinTenant::LowerPriority, WithinTenant::LowerOrNewerEqualPriority];
         node.policies.within = self.random.pick(&within).unwrap();
@@ -198,16 +215,16 @@ impl World {
     fn ledger(&self) -> Tree {
         let mut tree = Tree::new(&self.snapshot.quotas).unwrap();
         for placement in self.snapshot.placements.values() {
-            for (key, amount) in self.amounts(placement.tenant_id, &placement.resources) {
+            for (key, amount) in self.amounts(placement.tenant_id, &placement.class, &placement.resources) {
                 tree.count(NodeId::Tenant(placement.tenant_id), &key, amount);
             }
         }
         tree
     }
 
-    fn amounts(&self, tenant: TenantId, resources: &ResourceRequest) -> Vec<(Key, i64)> {
-        let memory = Key { class: resources.class.as_str().into(), resource: Resource::MemoryBytes };
-        let mut amounts = vec![(Key::milli(&resources.class), resources.milli.into())];
+    fn amounts(&self, tenant: TenantId, class: &str, resources: &ResourceRequest) -> Vec<(Key, i64)> {
+        let memory = Key { class: class.into(), resource: Resource::MemoryBytes };
+        let mut amounts = vec![(Key::milli(class), resources.milli.into())];
         let node = self.snapshot.quotas.iter().find(|node| node.id == NodeId::Tenant(tenant));
         if node.is_some_and(|node| node.quotas.contains_key(&memory)) {
             amounts.push((memory, resources.memory_bytes.try_into().unwrap()));
@@ -216,12 +233,12 @@ impl World {
     }
 
     /// Whether the ledger has room for it; a tenant outside of the tree has.
-    fn quota_fits(&self, tenant: TenantId, resources: &ResourceRequest) -> bool {
+    fn quota_fits(&self, tenant: TenantId, class: &str, resources: &ResourceRequest) -> bool {
         let Some(node) = self.snapshot.quotas.iter().find(|node| node.id == NodeId::Tenant(tenant)) else {
             return true;
         };
         let tree = self.ledger();
-        self.amounts(tenant, resources).iter().all(|(key, amount)| {
+        self.amounts(tenant, class, resources).iter().all(|(key, amount)| {
             node.quotas.contains_key(key)
                 && tree.figures(node.id, key).is_some_and(|figures| figures.available >= *amount)
         })
@@ -390,11 +407,18 @@ impl World {
                     assert!(!lost || left >= wanted, "{workload:?} ended, though it answered and was needed");
                 }
             }
-            Decision::Place { workload, worker, .. } => self.may_be_placed(*workload, *worker),
+            Decision::Place { workload, worker, class, holds, .. } => {
+                self.may_be_placed(*workload, *worker, class);
+                let of_class = |hold: &Hold| {
+                    let found = self.snapshot.workers[worker].devices.iter().find(|d| d.id == hold.device_id);
+                    found.is_some_and(|device| device.class == *class)
+                };
+                assert!(holds.iter().all(of_class), "placed on a device of another class");
+            }
             Decision::Wait { workload, reason, promised, .. } => {
                 let workload = &self.snapshot.workloads[workload];
-                let known = (workload.reason.as_ref(), workload.promised_at.is_some());
-                assert_ne!(known, (Some(reason), *promised), "said again");
+                let known = (workload.reason.as_ref(), &workload.promised_class);
+                assert_ne!(known, (Some(reason), promised), "said again");
             }
             _ => {}
         }
@@ -434,7 +458,7 @@ impl World {
         needed.min(u32::try_from(to_move.count()).unwrap())
     }
 
-    fn may_be_placed(&self, id: WorkloadId, worker: WorkerId) {
+    fn may_be_placed(&self, id: WorkloadId, worker: WorkerId, class: &str) {
         let worker = &self.snapshot.workers[&worker];
         assert!(worker.live && !worker.cordoned, "placed on a worker that takes nothing");
         let asking = &self.snapshot.workloads[&id];
@@ -444,7 +468,11 @@ impl World {
             let inside = bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == zone);
             assert!(inside, "placed in {zone}, outside of {:?}", bounds.zones);
         }
-        assert!(self.quota_fits(asking.tenant_id, &asking.resources), "placed beyond quota: {asking:?}");
+        assert!(asking.resources.option(class).is_some(), "placed on {class}: {asking:?}");
+        assert!(
+            self.quota_fits(asking.tenant_id, class, &asking.resources),
+            "placed beyond quota: {asking:?}"
+        );
     }
 
     fn end(&mut self, id: PlacementId) {
@@ -510,7 +538,7 @@ impl World {
                 .filter(|w| bounds.zones.is_empty() || bounds.zones.contains(&w.zone.to_string()))
                 .flat_map(|w| &w.devices)
                 .find(|d| {
-                    d.class == request.class
+                    request.option(&d.class).is_some()
                         && d.memory_bytes - d.used_memory_bytes >= request.memory_bytes
                         && d.milli - d.used_milli >= request.milli
                 });
@@ -525,7 +553,8 @@ impl World {
         match self.random.below(if self.shared_tenants { 13 } else { 11 }) {
             0 if workers.len() < 12 => {
                 let (devices, memory) = (1 + self.random.below(3), 1 + self.random.below(16));
-                let class = if self.random.below(8) == 0 { "other" } else { "cpu" };
+                let others = if self.several_classes { 2 } else { 8 };
+                let class = if self.random.below(others) == 0 { "other" } else { "cpu" };
                 self.add_worker(class, u32::try_from(devices).unwrap(), memory << 30, 4000);
             }
             1 | 2 if owners.len() < 20 => {

@@ -149,8 +149,10 @@ pub struct LivePlacement {
     pub tenant_id: TenantId,
     /// Its project.
     pub project_id: ProjectId,
-    /// What it counts in the quota.
+    /// What it asked for.
     pub resources: ResourceRequest,
+    /// The class that it is on, of those it asked for; so it counts in the quota.
+    pub class: String,
     /// The higher, the later it is made to leave.
     pub priority: i32,
     /// What it has in memory.

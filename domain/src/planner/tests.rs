@@ -1,3 +1,5 @@
+mod classes;
+
 use proptest::prelude::*;
 
 use super::simulation::{START, World};
@@ -24,9 +26,10 @@ proptest! {
     /// Whatever happens, plans keep what must hold, settle, and leave nothing
     /// waiting that fits.
     #[test]
-    fn a_fleet_that_changes_settles_and_never_breaks(seed: u64) {
-        println!("seed {seed}");
+    fn a_fleet_that_changes_settles_and_never_breaks(seed: u64, several_classes: bool) {
+        println!("seed {seed}, {several_classes}");
         let mut world = World::new(seed);
+        world.several_classes = several_classes;
         for _ in 0..60 {
             world.happen();
             world.check();
@@ -47,9 +50,10 @@ proptest! {
     /// What is decided does not depend on where a plan is made from: half a
     /// plan applied and planned again ends in the same state of settlement.
     #[test]
-    fn a_scheduler_that_dies_between_two_plans_loses_nothing(seed: u64) {
-        println!("seed {seed}");
+    fn a_scheduler_that_dies_between_two_plans_loses_nothing(seed: u64, several_classes: bool) {
+        println!("seed {seed}, {several_classes}");
         let mut world = World::new(seed);
+        world.several_classes = several_classes;
         for _ in 0..30 {
             world.happen();
             if world.random.below(3) == 0 {
@@ -70,9 +74,10 @@ proptest! {
     /// With tenants that lend, borrow and take back: nothing is ever placed
     /// beyond a quota, and once nothing happens any more, all comes to rest.
     #[test]
-    fn cohorts_keep_their_quotas_and_come_to_rest(seed: u64) {
-        println!("seed {seed}");
+    fn cohorts_keep_their_quotas_and_come_to_rest(seed: u64, several_classes: bool) {
+        println!("seed {seed}, {several_classes}");
         let mut world = World::with_cohorts(seed);
+        world.several_classes = several_classes;
         for _ in 0..60 {
             world.happen();
             world.check();
@@ -94,9 +99,9 @@ proptest! {
     /// A planner that is told what changed decides what must be decided, as one
     /// does that looks at everything; also after another took its place.
     #[test]
-    fn a_planner_that_is_kept_misses_nothing(seed: u64) {
-        println!("seed {seed}");
-        keep_a_planner(seed);
+    fn a_planner_that_is_kept_misses_nothing(seed: u64, several_classes: bool) {
+        println!("seed {seed}, {several_classes}");
+        keep_a_planner(seed, several_classes);
     }
 }
 
@@ -105,11 +110,12 @@ proptest! {
 fn a_planner_that_is_kept_misses_nothing_any_more() {
     [9055272520224678260, 2409943332450740444, 295573583964456154, 13469528980113067810]
         .into_iter()
-        .for_each(keep_a_planner);
+        .for_each(|seed| keep_a_planner(seed, false));
 }
 
-fn keep_a_planner(seed: u64) {
+fn keep_a_planner(seed: u64, several_classes: bool) {
     let mut world = if seed.is_multiple_of(2) { World::with_cohorts(seed) } else { World::new(seed) };
+    world.several_classes = several_classes;
     for _ in 0..60 {
         world.happen();
         world.check();

@@ -146,13 +146,15 @@ impl Admissions {
     }
 
     /// Admits whoever was promised room, as soon as enough is free, be it of
-    /// its victims or not, unless its kind is set aside.
+    /// its victims or not, unless its kind is set aside or the option passed over.
     fn keep_promises(&mut self, root: Ix, decisions: &mut Vec<Decision>) {
         let claims: Vec<(u64, Slot)> = self.roots.entry(root).or_default().claims.iter().copied().collect();
         for claim in claims {
             let entry = self.entries.get(claim.1);
             let State::Claimed { grant, .. } = &entry.state else { continue };
-            if self.aside.contains(&entry.ask.kind) || !are_free(&self.tree, entry.leaf, &grant.amounts) {
+            let kind = entry.ask.kind;
+            let tried = !self.aside.contains(&kind) && !self.is_passed_over(kind, grant.option);
+            if !tried || !are_free(&self.tree, entry.leaf, &grant.amounts) {
                 continue;
             }
             let grant = grant.clone();
@@ -212,7 +214,7 @@ impl Admissions {
             let short = open.budgets.short(&open.path(shape.leaf), &shape.budget).is_some();
             let found = if short { None } else { open.choose_fit(tenant_node, &shape, shape.count) };
             found.filter(|c| c.level == 0 || !open.preempts_first(tenant_node)).unwrap_or_else(|| {
-                let amounts = times(&shape.options[0], shape.count);
+                let amounts = times(open.preferred(&shape), shape.count);
                 let level = open.level(tenant_node, &amounts);
                 Choice { option: usize::MAX, count: 0, amounts, level, victims: Vec::new() }
             })

@@ -1,11 +1,14 @@
 //! Kinds of workload that are set aside, because something other than quota
-//! keeps them all: they wait without keeping anything from others.
+//! keeps them all: they wait without keeping anything from others. Where it is
+//! only some of their options that nothing but quota would allow, these are
+//! passed over.
 
 use super::entries::{LaneIx, State, TenantIx};
-use super::queue::Parked;
+use super::queue::{Parked, Shape};
 use super::state::by;
+use super::tree::KeyIx;
 use super::victims::are_free;
-use super::{Admissions, Level, WhyNot};
+use super::{Admissions, Amount, Level, WhyNot};
 use crate::WorkloadId;
 
 impl Admissions {
@@ -13,7 +16,11 @@ impl Admissions {
     /// until it is brought back. Quota is not kept for it meanwhile.
     pub fn set_aside(&mut self, kind: u32) {
         self.aside.insert(kind);
+        let narrowed = self.passed_over.remove(&kind).is_some();
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
+            if narrowed && !self.is_lane_aside(tenant, lane) {
+                self.try_lane(tenant, lane);
+            }
             let tried = self.tenants[tenant as usize].queue.lane(lane).parked.is_none();
             if tried && self.has_room(tenant, lane) {
                 self.park_aside(tenant, lane);
@@ -26,13 +33,46 @@ impl Admissions {
 
     /// A kind is tried again.
     pub fn bring_back(&mut self, kind: u32) {
-        if self.aside.remove(&kind) {
+        self.pass_over(kind, 0);
+    }
+
+    /// A kind is tried, but options that quota would admit it in are passed over:
+    /// a bit each, not all of them.
+    pub fn pass_over(&mut self, kind: u32, options: u16) {
+        let was_aside = self.aside.remove(&kind);
+        let before = match options {
+            0 => self.passed_over.remove(&kind),
+            _ => self.passed_over.insert(kind, options),
+        };
+        let changed = before.unwrap_or(0) != options;
+        if was_aside || changed {
             let promised = self.roots.iter().filter(|(_, root)| !root.claims.is_empty());
             self.dirty.extend(promised.map(|(ix, _)| *ix));
         }
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
-            self.bring_lane_back(tenant, lane);
+            if !self.bring_lane_back(tenant, lane) && changed {
+                self.try_lane(tenant, lane);
+            }
         }
+    }
+
+    /// A lane is tried again, now that other options of it may be.
+    fn try_lane(&mut self, tenant: TenantIx, lane: LaneIx) {
+        self.wake_lane(tenant, lane);
+        self.keep(tenant);
+        let root = self.root_of(tenant);
+        self.dirty.insert(root);
+    }
+
+    /// Whether an option of a kind is passed over.
+    pub(super) fn is_passed_over(&self, kind: u32, option: usize) -> bool {
+        self.passed_over.get(&kind).is_some_and(|options| options & (1 << option) != 0)
+    }
+
+    /// What a shape asks for in the first class that is not passed over.
+    pub(super) fn preferred<'a>(&self, shape: &'a Shape) -> &'a [(KeyIx, Amount)] {
+        let tried = (0..shape.options.len()).find(|option| !self.is_passed_over(shape.kind, *option));
+        &shape.options[tried.unwrap_or(0)]
     }
 
     /// After others were granted something: lanes that are set aside with their
@@ -89,10 +129,7 @@ impl Admissions {
     fn bring_lane_back(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
         let aside = self.is_lane_aside(tenant, lane);
         if aside {
-            self.wake_lane(tenant, lane);
-            self.keep(tenant);
-            let root = self.root_of(tenant);
-            self.dirty.insert(root);
+            self.try_lane(tenant, lane);
         }
         aside
     }

@@ -42,7 +42,7 @@ impl Admissions {
         let mut first = None;
         for (ix, option) in shape.options.iter().enumerate() {
             let amounts = times(option, count);
-            if !may_have(&self.tree, shape.leaf, &amounts) {
+            if self.is_passed_over(shape.kind, ix) || !may_have(&self.tree, shape.leaf, &amounts) {
                 continue;
             }
             let level = self.level(tenant_node, &amounts);
@@ -61,6 +61,10 @@ impl Admissions {
         let tenant_node = self.tree.tenant_of(shape.leaf);
         for (ix, option) in shape.options.iter().enumerate() {
             let amounts = times(option, count);
+            // It is not quota that is missing.
+            if self.is_passed_over(shape.kind, ix) && may_have(&self.tree, shape.leaf, &amounts) {
+                continue;
+            }
             let Some(victims) = self.victims(slot, &amounts) else { continue };
             let borrows = self.search(slot, &amounts, |search, wish| search.borrows_without(wish, &victims));
             if !own || !borrows {
@@ -121,7 +125,7 @@ impl Admissions {
     }
 
     fn why_not(&self, shape: &Shape) -> WhyNot {
-        let amounts = times(&shape.options[0], shape.count);
+        let amounts = times(self.preferred(shape), shape.count);
         let node = self.tree.tenant_of(shape.leaf);
         let Some(mut why) = first_obstacle(&self.tree, shape.leaf, &amounts) else {
             return WhyNot::of(Level::Cohort);

@@ -30,7 +30,7 @@ impl Admissions {
         for (_, lane) in state.queue.lanes() {
             let aside = lane.parked.as_ref().is_some_and(|p| p.aside);
             if !aside && self.is_for(node, &lane.shape) {
-                for (key, amount) in times(&lane.shape.options[0], lane.shape.count) {
+                for (key, amount) in times(self.preferred(&lane.shape), lane.shape.count) {
                     let most = wanted.entry(key).or_default();
                     *most = amount.max(*most);
                 }
@@ -61,7 +61,7 @@ impl Admissions {
                 && self.tree.lists(node, key)
                 && self.tree.project_room(View::Promised, shape.leaf, key).is_none_or(|room| amount <= room)
         };
-        times(&shape.options[0], shape.count).iter().all(own)
+        times(self.preferred(shape), shape.count).iter().all(own)
             && self.budgets.short(&self.path(shape.leaf), &shape.budget).is_none()
     }
 

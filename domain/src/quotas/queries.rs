@@ -43,6 +43,11 @@ impl Admissions {
         Some(&self.entries.get(self.entries.find(id)?).ask)
     }
 
+    /// In which of its options it was granted room, if it was.
+    pub fn granted_option(&self, id: WorkloadId) -> Option<usize> {
+        Some(self.entries.get(self.entries.find(id)?).granted()?.option)
+    }
+
     /// What stops a workload that waits, if it does.
     pub fn obstacle(&self, id: WorkloadId) -> Option<Obstacle<'_>> {
         let entry = self.entries.get(self.entries.find(id)?);

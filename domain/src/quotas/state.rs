@@ -108,6 +108,8 @@ pub struct Admissions {
     /// Lanes of each kind, and the kinds that are set aside.
     pub(super) kinds: BTreeMap<u32, BTreeSet<(TenantIx, LaneIx)>>,
     pub(super) aside: BTreeSet<u32>,
+    /// Of kinds that are not set aside: options that are passed over, a bit each.
+    pub(super) passed_over: BTreeMap<u32, u16>,
     pub(super) lanes_aside: BTreeSet<(TenantIx, LaneIx)>,
     /// Lanes that wait for another reason than was last asked.
     pub(super) news: BTreeSet<(TenantIx, LaneIx)>,
@@ -137,6 +139,7 @@ impl Admissions {
             turn: 0,
             kinds: BTreeMap::new(),
             aside: BTreeSet::new(),
+            passed_over: BTreeMap::new(),
             lanes_aside: BTreeSet::new(),
             news: BTreeSet::new(),
         };
@@ -192,6 +195,7 @@ impl Admissions {
         nodes.extend(orphans.into_iter().map(|id| NodeSpec::new(id, None)));
         let mut new = Self::new(settings, nodes)?;
         new.aside.clone_from(&self.aside);
+        new.passed_over.clone_from(&self.passed_over);
         let mut holdings = Vec::new();
         let mut pending = Vec::new();
         for (_, entry) in self.entries.iter() {

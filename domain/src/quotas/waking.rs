@@ -220,13 +220,15 @@ impl Admissions {
             return false;
         }
         self.open_to(tenant, |open| {
-            shape.options.iter().any(|option| {
+            shape.options.iter().enumerate().any(|(ix, option)| {
                 let amounts = times(option, shape.min_count);
-                may_have(&open.tree, shape.leaf, &amounts)
-                    || open.search(slot, &amounts, |search, wish| match shares {
-                        Some(shares) => search.fair_could_help(wish, shares),
-                        None => search.could_help(wish),
-                    })
+                if may_have(&open.tree, shape.leaf, &amounts) {
+                    return !open.is_passed_over(shape.kind, ix);
+                }
+                open.search(slot, &amounts, |search, wish| match shares {
+                    Some(shares) => search.fair_could_help(wish, shares),
+                    None => search.could_help(wish),
+                })
             })
         })
     }

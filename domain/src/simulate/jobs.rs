@@ -4,6 +4,7 @@
 use super::csv::{self, CsvError, seconds};
 use super::{MAX_WORK, Micros};
 use crate::accelerators::ResourceRequest;
+use crate::quotas::MAX_OPTIONS;
 use crate::tenants::Slug;
 use crate::workloads::{JOB_PRIORITY, PRIORITIES};
 
@@ -38,6 +39,12 @@ pub struct Job {
     pub count: u32,
 }
 
+/// Whether one may be chosen of these.
+fn is_a_choice(classes: &[String]) -> bool {
+    let twice = classes.iter().enumerate().any(|(n, class)| classes[..n].contains(class));
+    (1..=MAX_OPTIONS).contains(&classes.len()) && !twice
+}
+
 /// Reads a trace; its lines may be in any order.
 pub fn read(text: &str) -> Result<Vec<Job>, CsvError> {
     let header = csv::header(text, &REQUIRED, &OPTIONAL, true)?;
@@ -50,8 +57,16 @@ pub fn read(text: &str) -> Result<Vec<Job>, CsvError> {
         let text = |field: &str| (field.chars().count() <= MAX_NAME).then(|| field.to_owned());
         let priorities = format!("a number from {} to {}", PRIORITIES.start(), PRIORITIES.end());
         let class = |field: &str| Some(field).filter(|field| !field.is_empty()).and_then(text);
+        let classes = |field: &str| field.split('|').map(class).collect::<Option<Vec<_>>>();
+        let mut classes = row.value(
+            "class",
+            "an accelerator class, or several that will do with | between them, the preferred first",
+            |field| classes(field).filter(|classes| is_a_choice(classes)),
+        )?;
+        let alternatives = classes.split_off(1);
         let request = ResourceRequest {
-            class: row.value("class", "an accelerator class", class)?,
+            class: classes.remove(0),
+            alternatives,
             memory_bytes: row
                 .optional("memory_bytes", "a whole number of bytes", |f| f.parse().ok())?
                 .unwrap_or(0),

@@ -267,7 +267,7 @@ impl Class {
 /// The most frequent kinds of requests for a class.
 fn usual_kinds(class: &str, jobs: &[Job]) -> Vec<Kind> {
     let mut counts: BTreeMap<(u32, u64), u64> = BTreeMap::new();
-    for job in jobs.iter().filter(|job| job.request.class == class) {
+    for job in jobs.iter().filter(|job| job.request.option(class).is_some()) {
         *counts.entry((job.request.milli, job.request.memory_bytes)).or_default() += u64::from(job.count);
     }
     let all: u64 = counts.values().sum();

@@ -180,12 +180,13 @@ pub fn jobs(nodes: &[Node], pods: &[Pod], seed: u64) -> Vec<Job> {
         let request = if pod.devices == 0 {
             ResourceRequest {
                 class: CPU_CLASS.to_owned(),
+                alternatives: Vec::new(),
                 memory_bytes: pod.memory_mib << 20,
                 milli: u32::try_from(pod.cpu_milli).unwrap_or(u32::MAX).max(1),
             }
         } else {
             let class = if one { ANY_CLASS.to_owned() } else { draw(nodes, &pod.models, seed, index) };
-            ResourceRequest { class, memory_bytes: 0, milli: pod.milli.max(1) }
+            ResourceRequest { class, alternatives: Vec::new(), memory_bytes: 0, milli: pod.milli.max(1) }
         };
         Job {
             line: pod.line,

@@ -492,9 +492,10 @@ fn owner(piece: usize) -> WorkloadOwner {
 
 /// Every class of devices or work, sorted.
 fn classes(scenario: &Scenario, jobs: &[Job]) -> Vec<String> {
-    let devices = scenario.machines.iter().flat_map(|machine| &machine.devices).map(|device| &device.class);
+    let devices =
+        scenario.machines.iter().flat_map(|machine| &machine.devices).map(|device| device.class.as_str());
     let mut classes: Vec<String> =
-        devices.chain(jobs.iter().map(|job| &job.request.class)).cloned().collect();
+        devices.chain(jobs.iter().flat_map(|job| job.request.classes())).map(str::to_owned).collect();
     classes.sort_unstable();
     classes.dedup();
     classes

@@ -183,7 +183,7 @@ impl Scenario {
     /// Devices of a class that a request could ever be on: whether there is one.
     pub fn could_take(&self, request: &ResourceRequest) -> bool {
         self.machines.iter().flat_map(|machine| &machine.devices).any(|device| {
-            device.class == request.class
+            request.option(&device.class).is_some()
                 && device.milli >= request.milli
                 && device.memory_bytes >= request.memory_bytes
         })

@@ -2,7 +2,7 @@
 
 use domain::explanations::{Eviction, Placed, Position, WorkloadExplanation};
 use domain::models::Sha256Digest;
-use domain::planner::{Considered, Cost};
+use domain::planner::{Considered, Cost, PassedOver};
 use domain::workloads::Workload;
 use domain::{DeviceId, TenantId, VersionId, WorkloadId};
 use sqlx::types::Json;
@@ -21,6 +21,7 @@ struct Row {
     job_id: Option<Uuid>,
     version_id: Uuid,
     class: String,
+    alternatives: Vec<String>,
     memory_bytes: i64,
     milli: i32,
     priority: i32,
@@ -31,6 +32,7 @@ struct Row {
     plan: Option<String>,
     queued_at: OffsetDateTime,
     promised_at: Option<OffsetDateTime>,
+    promised_class: Option<String>,
     created_at: OffsetDateTime,
     project_id: Uuid,
 }
@@ -43,13 +45,20 @@ impl TryFrom<Row> for Workload {
             tenant_id: TenantId(row.tenant_id),
             owner: owner(row.id, row.endpoint_id, row.job_id)?,
             version_id: VersionId(row.version_id),
-            resources: snapshot::resources("workloads", row.id, row.class, row.memory_bytes, row.milli)?,
+            resources: snapshot::resources(
+                "workloads",
+                row.id,
+                (row.class, row.alternatives),
+                row.memory_bytes,
+                row.milli,
+            )?,
             priority: row.priority,
             state: row.state.parse().map_err(|_| StoreError::corrupt("workloads", "state", row.id))?,
             generation: row.generation,
             reason: row.reason,
             queued_at: row.queued_at.into(),
             promised_at: row.promised_at.map(Into::into),
+            promised_class: row.promised_class,
             created_at: row.created_at.into(),
         })
     }
@@ -66,8 +75,9 @@ async fn select(
 ) -> Result<Vec<Row>, StoreError> {
     let rows = query_as!(
         Row,
-        r#"SELECT w.id, w.tenant_id, w.endpoint_id, w.job_id, w.version_id, w.class, w.memory_bytes, w.milli,
-                  w.priority, w.state, w.generation, w.reason, w.level, w.plan, w.queued_at, w.promised_at, w.created_at,
+        r#"SELECT w.id, w.tenant_id, w.endpoint_id, w.job_id, w.version_id, w.class, w.alternatives, w.memory_bytes,
+                  w.milli, w.priority, w.state, w.generation, w.reason, w.level, w.plan, w.queued_at, w.promised_at,
+                  w.promised_class, w.created_at,
                   COALESCE(e.project_id, j.project_id) AS "project_id!"
            FROM workloads w
            LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
@@ -123,12 +133,14 @@ pub async fn explain(
     .await?;
     let placed = query!(
         r#"SELECT p.id, p.worker_id, w.name AS worker, p.state, p.created_at,
+                  COALESCE(p.class, $3) AS "class!", p.passed_over AS "passed_over: Json<Vec<PassedOver>>",
                   p.considered AS "considered: Json<Considered>", p.cost AS "cost: Json<Cost>", p.plan, p.inputs,
                   ARRAY(SELECT d.device_id FROM placement_devices d WHERE d.placement_id = p.id ORDER BY 1) AS "devices!"
            FROM placements p JOIN workers w ON w.id = p.worker_id
            WHERE p.tenant_id = $1 AND p.workload_id = $2 AND p.ended_at IS NULL"#,
         workload.tenant_id.0,
         id.0,
+        workload.resources.class,
     )
     .fetch_optional(system.conn())
     .await?;
@@ -155,6 +167,8 @@ pub async fn explain(
                 devices: row.devices.into_iter().map(DeviceId).collect(),
                 state: row.state.parse().map_err(|_| corrupt("state"))?,
                 since: row.created_at.into(),
+                class: row.class,
+                passed_over: row.passed_over.0,
                 considered: row.considered.map_or_else(Considered::default, |Json(considered)| considered),
                 cost: row.cost.map(|Json(cost)| cost),
                 plan: row.plan,

@@ -9,7 +9,7 @@ use domain::outbox::Topic;
 use domain::planner::Decision;
 use domain::workloads::WorkloadOwner;
 use domain::{Timestamp, WorkloadId};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{query, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -27,6 +27,7 @@ struct New {
     jobs: Vec<Option<Uuid>>,
     versions: Vec<Uuid>,
     classes: Vec<String>,
+    alternatives: Vec<Value>,
     memory: Vec<i64>,
     milli: Vec<i32>,
     priorities: Vec<i32>,
@@ -70,6 +71,7 @@ pub(super) async fn create(
             new.jobs.push(job);
             new.versions.push(version_id.0);
             new.classes.push(resources.class.clone());
+            new.alternatives.push(json!(resources.alternatives));
             new.memory.push(i64::try_from(resources.memory_bytes).unwrap_or(i64::MAX));
             new.milli.push(i32::try_from(resources.milli).unwrap_or(i32::MAX));
             new.priorities.push(*priority);
@@ -116,12 +118,14 @@ pub(super) async fn create(
     all(as_thought, decisions.len(), "the number of workloads has changed")?;
     query!(
         "INSERT INTO workloads (id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, priority,
-                                state, epoch, queued_at, created_at)
+                                alternatives, state, epoch, queued_at, created_at)
          SELECT n.id, n.tenant, n.endpoint, n.job, n.version, n.class, n.memory, n.milli, n.priority,
+                ARRAY(SELECT a.class FROM jsonb_array_elements_text(n.alternatives) WITH ORDINALITY a (class, at)
+                      ORDER BY a.at),
                 'pending', $10, $11, $11
          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::bigint[],
-                     $8::integer[], $9::integer[])
-             AS n (id, tenant, endpoint, job, version, class, memory, milli, priority)",
+                     $8::integer[], $9::integer[], $12::jsonb[])
+             AS n (id, tenant, endpoint, job, version, class, memory, milli, priority, alternatives)",
         &new.ids,
         &new.tenants,
         &new.endpoints as &[Option<Uuid>],
@@ -133,6 +137,7 @@ pub(super) async fn create(
         &new.priorities,
         epoch,
         OffsetDateTime::from(now),
+        &new.alternatives,
     )
     .execute(tx.conn())
     .await?;
@@ -149,7 +154,8 @@ pub(super) async fn end(tx: &mut SystemTx, epoch: i64, decisions: &[Decision]) -
         }
     }
     let ended = query!(
-        "UPDATE workloads w SET state = 'ended', reason = NULL, level = NULL, promised_at = NULL, epoch = $3
+        "UPDATE workloads w SET state = 'ended', reason = NULL, level = NULL, promised_at = NULL,
+             promised_class = NULL, epoch = $3
          FROM unnest($1::uuid[], $2::bigint[]) AS d (id, generation)
          WHERE w.id = d.id AND w.generation = d.generation AND NOT w.ended",
         &workloads,

@@ -42,8 +42,14 @@ pub(super) async fn place(
     let epoch = plan.id.epoch;
     let (mut workloads, mut generations, mut workers) = (Vec::new(), Vec::new(), Vec::new());
     let (mut choices, mut costs) = (Vec::new(), Vec::new());
+    let (mut classes, mut passed) = (Vec::new(), Vec::new());
     for decision in decisions {
-        if let Decision::Place { workload, generation, worker, considered, cost, .. } = decision {
+        if let Decision::Place {
+            workload, generation, worker, class, passed_over, considered, cost, ..
+        } = decision
+        {
+            classes.push(class.clone());
+            passed.push(json!(passed_over));
             workloads.push(workload.0);
             generations.push(*generation);
             workers.push(worker.0);
@@ -53,7 +59,7 @@ pub(super) async fn place(
     }
     let taken = query!(
         "UPDATE workloads w SET state = 'placed', generation = w.generation + 1, reason = NULL, level = NULL,
-             promised_at = NULL, epoch = $3
+             promised_at = NULL, promised_class = NULL, epoch = $3
          FROM unnest($1::uuid[], $2::bigint[]) AS d (id, generation)
          WHERE w.id = d.id AND w.generation = d.generation AND w.state = 'pending'
          RETURNING w.id, w.tenant_id",
@@ -91,10 +97,13 @@ pub(super) async fn place(
     let placements: Vec<Uuid> = workloads.iter().map(|_| PlacementId::generate().0).collect();
     query!(
         "INSERT INTO placements
-             (id, tenant_id, workload_id, generation, worker_id, state, epoch, created_at, considered, cost, plan, inputs)
-         SELECT d.id, d.tenant, d.workload, d.generation + 1, d.worker, 'assigned', $8, $9, d.considered, d.cost, $10, $11
-         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::uuid[], $6::jsonb[], $7::jsonb[])
-             AS d (id, tenant, workload, generation, worker, considered, cost)",
+             (id, tenant_id, workload_id, generation, worker_id, state, epoch, created_at, considered, cost, plan, inputs,
+              class, passed_over)
+         SELECT d.id, d.tenant, d.workload, d.generation + 1, d.worker, 'assigned', $8, $9, d.considered, d.cost, $10, $11,
+                d.class, d.passed_over
+         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::uuid[], $6::jsonb[], $7::jsonb[], $12::text[],
+                     $13::jsonb[])
+             AS d (id, tenant, workload, generation, worker, considered, cost, class, passed_over)",
         &placements,
         &tenants,
         &workloads,
@@ -106,13 +115,25 @@ pub(super) async fn place(
         OffsetDateTime::from(now),
         plan.id.to_string(),
         &plan.inputs.0[..],
+        &classes,
+        &passed,
     )
     .execute(tx.conn())
     .await?;
     let mut holds = Holds::default();
     let mut events = Vec::with_capacity(decisions.len());
     for (decision, (&placement, &tenant)) in decisions.iter().zip(placements.iter().zip(&tenants)) {
-        let Decision::Place { workload, generation, worker, holds: held, considered, cost } = decision else {
+        let Decision::Place {
+            workload,
+            generation,
+            worker,
+            class,
+            passed_over,
+            holds: held,
+            considered,
+            cost,
+        } = decision
+        else {
             continue;
         };
         for hold in held {
@@ -125,10 +146,13 @@ pub(super) async fn place(
         }
         let object = format!("placement:{placement}");
         let event = audit::allowed(Some(tenant.into()), now, actor(epoch), "place_workload", object);
-        let detail = json!({
-            "workload": workload, "worker": worker, "generation": generation + 1,
+        let mut detail = json!({
+            "workload": workload, "worker": worker, "generation": generation + 1, "class": class,
             "holds": held, "considered": considered, "cost": cost, "plan": plan.id, "inputs": plan.inputs,
         });
+        if !passed_over.is_empty() {
+            detail["passed_over"] = json!(passed_over);
+        }
         events.push(AuditEvent { detail, ..event });
     }
     hold(tx, &holds).await?;
@@ -172,20 +196,21 @@ pub(super) async fn wait(
             generations.push(*generation);
             levels.push(level.map(Level::as_str));
             reasons.push(&**reason);
-            promises.push(*promised);
+            promises.push(promised.as_deref());
         }
     }
     let told = query!(
         "UPDATE workloads w SET reason = d.reason, level = d.level, epoch = $6, plan = $8,
-             promised_at = CASE WHEN d.promised THEN COALESCE(w.promised_at, $7) END
-         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::boolean[])
+             promised_at = CASE WHEN d.promised IS NOT NULL THEN COALESCE(w.promised_at, $7) END,
+             promised_class = d.promised
+         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[])
              AS d (id, generation, level, reason, promised)
          WHERE w.id = d.id AND w.generation = d.generation AND w.state = 'pending'",
         &workloads,
         &generations,
         &levels as &[Option<&str>],
         &reasons as &[&str],
-        &promises,
+        &promises as &[Option<&str>],
         plan.id.epoch,
         OffsetDateTime::from(now),
         plan.id.to_string(),

@@ -88,8 +88,8 @@ type Intents = BTreeMap<WorkloadOwner, Intent>;
 /// `= ANY` does not use where there is another to walk through.
 pub(super) async fn endpoints(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Intents, StoreError> {
     let rows = query!(
-        "SELECT e.id, e.tenant_id, e.project_id, e.priority, e.version_id, e.class, e.memory_bytes, e.milli, e.replicas,
-             e.min_replicas
+        "SELECT e.id, e.tenant_id, e.project_id, e.priority, e.version_id, e.class, e.alternatives, e.memory_bytes, e.milli,
+             e.replicas, e.min_replicas
          FROM unnest($1::uuid[]) AS wanted (id) JOIN endpoints e ON e.id = wanted.id
          WHERE e.deleted_at IS NULL AND e.replicas > 0",
         ids,
@@ -104,7 +104,13 @@ pub(super) async fn endpoints(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Intents
                 project_id: ProjectId(row.project_id),
                 priority: row.priority,
                 version_id: VersionId(row.version_id),
-                resources: resources("endpoints", row.id, row.class, row.memory_bytes, row.milli)?,
+                resources: resources(
+                    "endpoints",
+                    row.id,
+                    (row.class, row.alternatives),
+                    row.memory_bytes,
+                    row.milli,
+                )?,
                 count: count.map_err(|_| StoreError::corrupt("endpoints", "replicas", row.id))?,
                 floor: row.min_replicas.and_then(|least| least.try_into().ok()).unwrap_or(1).max(1),
             };
@@ -121,7 +127,7 @@ pub(super) async fn jobs(
 ) -> Result<Intents, StoreError> {
     let most_chunks = i64::from(limits.max_shares) * i64::from(limits.chunks_per_share);
     let rows = query!(
-        r#"SELECT j.id, j.tenant_id, j.project_id, j.priority, j.version_id, j.class, j.memory_bytes, j.milli,
+        r#"SELECT j.id, j.tenant_id, j.project_id, j.priority, j.version_id, j.class, j.alternatives, j.memory_bytes, j.milli,
                   (SELECT count(*) FROM (SELECT FROM job_chunks c
                                          WHERE c.job_id = j.id AND c.state <> 'done' LIMIT $2) open) AS "open_chunks!"
            FROM unnest($1::uuid[]) AS wanted (id) JOIN jobs j ON j.id = wanted.id
@@ -138,7 +144,13 @@ pub(super) async fn jobs(
                 project_id: ProjectId(row.project_id),
                 priority: row.priority,
                 version_id: VersionId(row.version_id),
-                resources: resources("jobs", row.id, row.class, row.memory_bytes, row.milli)?,
+                resources: resources(
+                    "jobs",
+                    row.id,
+                    (row.class, row.alternatives),
+                    row.memory_bytes,
+                    row.milli,
+                )?,
                 count: shares(row.open_chunks.unsigned_abs(), limits),
                 floor: 1,
             };
@@ -149,8 +161,8 @@ pub(super) async fn jobs(
 
 pub(super) async fn workloads(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Workload>, StoreError> {
     let rows = query!(
-        "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, memory_bytes, milli, priority, state, generation,
-                reason, queued_at, promised_at, created_at
+        "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, alternatives, memory_bytes, milli, priority, state,
+                generation, reason, queued_at, promised_at, promised_class, created_at
          FROM workloads WHERE id = ANY($1) AND NOT ended",
         ids,
     )
@@ -163,13 +175,20 @@ pub(super) async fn workloads(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Wor
                 tenant_id: row.tenant_id.into(),
                 owner: owner(row.id, row.endpoint_id, row.job_id)?,
                 version_id: row.version_id.into(),
-                resources: resources("workloads", row.id, row.class, row.memory_bytes, row.milli)?,
+                resources: resources(
+                    "workloads",
+                    row.id,
+                    (row.class, row.alternatives),
+                    row.memory_bytes,
+                    row.milli,
+                )?,
                 priority: row.priority,
                 state: row.state.parse().map_err(|_| StoreError::corrupt("workloads", "state", row.id))?,
                 generation: row.generation,
                 reason: row.reason,
                 queued_at: row.queued_at.into(),
                 promised_at: row.promised_at.map(Timestamp::from),
+                promised_class: row.promised_class,
                 created_at: row.created_at.into(),
             })
         })
@@ -182,7 +201,8 @@ pub(super) async fn placements(
 ) -> Result<BTreeMap<PlacementId, LivePlacement>, StoreError> {
     let rows = query!(
         r#"SELECT p.id, p.tenant_id, p.workload_id, p.generation, p.worker_id, p.state, p.created_at, w.endpoint_id,
-                  w.job_id, w.version_id, w.class, w.memory_bytes, w.milli, w.priority,
+                  w.job_id, w.version_id, w.class, w.alternatives, w.memory_bytes, w.milli, w.priority,
+                  COALESCE(p.class, w.class) AS "placed_class!",
                   COALESCE(e.project_id, j.project_id) AS "project_id!"
            FROM placements p
            JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
@@ -202,7 +222,14 @@ pub(super) async fn placements(
                 owner: owner(row.workload_id, row.endpoint_id, row.job_id)?,
                 tenant_id: row.tenant_id.into(),
                 project_id: ProjectId(row.project_id),
-                resources: resources("workloads", row.workload_id, row.class, row.memory_bytes, row.milli)?,
+                resources: resources(
+                    "workloads",
+                    row.workload_id,
+                    (row.class, row.alternatives),
+                    row.memory_bytes,
+                    row.milli,
+                )?,
+                class: row.placed_class,
                 priority: row.priority,
                 since: row.created_at.into(),
                 version_id: row.version_id.into(),
@@ -237,12 +264,13 @@ pub(super) async fn placements(
 pub(super) fn resources(
     table: &'static str,
     id: Uuid,
-    class: String,
+    (class, alternatives): (String, Vec<String>),
     memory_bytes: i64,
     milli: i32,
 ) -> Result<ResourceRequest, StoreError> {
     Ok(ResourceRequest {
         class,
+        alternatives,
         memory_bytes: memory_bytes.try_into().map_err(|_| StoreError::corrupt(table, "memory_bytes", id))?,
         milli: milli.try_into().map_err(|_| StoreError::corrupt(table, "milli", id))?,
     })

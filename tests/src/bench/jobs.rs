@@ -38,7 +38,12 @@ pub async fn create(
         operation: "/v1/chat/completions".to_owned(),
         model: "small".to_owned(),
         version_id: version,
-        resources: ResourceRequest { class: request.class.to_owned(), memory_bytes: 1, milli: request.milli },
+        resources: ResourceRequest {
+            class: request.class.to_owned(),
+            alternatives: Vec::new(),
+            memory_bytes: 1,
+            milli: request.milli,
+        },
         priority: request.priority,
         input_file_id: ministry.file,
         metadata: json!({}),

@@ -57,7 +57,7 @@ fn tenant(name: &'static str) -> impl Strategy<Value = Value> {
 
 fn job() -> impl Strategy<Value = Job> {
     let milli = prop_oneof![Just(1000u32), Just(500), 1..1000u32, Just(2000)];
-    (0..60u64, 0..3usize, 0..2usize, milli, 1..50u64, -2..3i32, 1..4u32, (0..6u64, 0..2u8)).prop_map(
+    (0..60u64, 0..3usize, 0..4usize, milli, 1..50u64, -2..3i32, 1..4u32, (0..6u64, 0..2u8)).prop_map(
         |(arrival, tenant, class, milli, duration, priority, count, (memory, model))| Job {
             line: 2,
             arrival_us: arrival * 1_000_000,
@@ -65,7 +65,8 @@ fn job() -> impl Strategy<Value = Job> {
             project: None,
             model: (model == 0).then(|| "shared".to_owned()),
             request: crate::accelerators::ResourceRequest {
-                class: CLASSES[class].to_owned(),
+                class: CLASSES[class % 2].to_owned(),
+                alternatives: (class > 1).then(|| CLASSES[1 - class % 2].to_owned()).into_iter().collect(),
                 memory_bytes: memory,
                 milli,
             },
@@ -155,7 +156,7 @@ fn look(facts: &Snapshot, quotas: &[NodeSpec]) {
     for placement in facts.placements.values() {
         tree.count(
             NodeId::Tenant(placement.tenant_id),
-            &Key::milli(&placement.resources.class),
+            &Key::milli(&placement.class),
             placement.resources.milli.into(),
         );
     }

@@ -136,7 +136,12 @@ impl World {
             project_id: ProjectId(tenant_id.0),
             priority,
             version_id: self.db.id::<VersionId>(),
-            resources: ResourceRequest { class: "cpu".to_owned(), memory_bytes, milli },
+            resources: ResourceRequest {
+                class: "cpu".to_owned(),
+                alternatives: Vec::new(),
+                memory_bytes,
+                milli,
+            },
             count,
             floor: 1,
         };
