@@ -25,7 +25,7 @@ fn a_bad_line_says_line_column_and_what_was_expected() {
         ("x,a,x,1,1,0,1", "line 2, column arrival_secs: expected seconds"),
         ("-1,a,x,1,1,0,1", "line 2, column arrival_secs"),
         ("0,A b,x,1,1,0,1", "line 2, column tenant: expected a short name"),
-        ("0,a,,1,1,0,1", "line 2, column class: expected an accelerator class, found \"\""),
+        ("0,a,,1,1,0,1", "line 2, column class: expected an accelerator class"),
         ("0,a,x,0,1,0,1", "line 2, column milli: expected thousandths of one device"),
         ("0,a,x,1,0,0,1", "line 2, column duration_secs: expected seconds, more than 0"),
         ("0,a,x,1,1.0000001,0,1", "line 2, column duration_secs"),
