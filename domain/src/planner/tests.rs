@@ -1,4 +1,5 @@
 mod classes;
+mod promises;
 
 use proptest::prelude::*;
 
