@@ -106,6 +106,7 @@ impl Planner {
             }
             in_vain = if decisions.len() > decided { 0 } else { in_vain + 1 };
             decided = decisions.len();
+            assert!(!cfg!(test) || in_vain < LEAST_PATIENCE, "a plan goes round in circles: {round:?}");
             let all_taken = self.carry_out(round, now, decisions);
             at_once = if all_taken { MOST_AT_ONCE.min(2 * at_once) } else { 1 };
         }
@@ -284,10 +285,12 @@ impl Planner {
     ) {
         self.recalled_in_vain.extend(recalled);
         self.wait_again(id, now);
-        if victims.is_empty() {
-            if let Some(known) = self.known.get(&id) {
-                self.refuse(known.kind, option);
-            }
+        let Some(kind) = self.known.get(&id).map(|known| known.kind) else { return };
+        let state = &self.kinds[kind as usize];
+        // It may be known that none takes it: others gave a promise up in vain.
+        let known = state.is_refused(option) && !state.is_refused_everywhere();
+        if victims.is_empty() && !known {
+            self.refuse(kind, option);
         } else {
             self.admissions.set_lane_aside(id);
         }

@@ -46,8 +46,10 @@ impl Admissions {
         };
         let changed = before.unwrap_or(0) != options;
         if was_aside || changed {
-            let promised = self.roots.iter().filter(|(_, root)| !root.claims.is_empty());
-            self.dirty.extend(promised.map(|(ix, _)| *ix));
+            for (&ix, root) in self.roots.iter_mut().filter(|(_, root)| !root.claims.is_empty()) {
+                root.left = true;
+                self.dirty.insert(ix);
+            }
         }
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
             if !self.bring_lane_back(tenant, lane) && changed {
