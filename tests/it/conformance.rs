@@ -240,6 +240,7 @@ async fn examples(
         "delete_project_quota": of_project,
         "explain_workload": {"tenant": NAME, "workload": workloads["items"][0]["id"]},
         "create_endpoint": {"tenant": NAME, "body": {"name": "made", "model": NAME, "project": NAME, "replicas": 0}},
+        "create_job": {"tenant": NAME, "body": {"input_file_id": existing["body.input_file_id"][0], "project": NAME}},
         "update_endpoint": {"tenant": NAME, "endpoint": "scaled",
             "body": {"min_replicas": 0, "max_replicas": 2, "replicas": 0, "scaling": {"idle_secs": 60}}},
         "put_project_member": {"tenant": NAME, "project": NAME, "account": account, "body": {"role": "user"}},

@@ -12,7 +12,7 @@ use super::{Job, Micros, SECOND};
 use crate::accelerators::WHOLE_MILLI;
 
 /// Most reasons for which work is left over that are told.
-const MOST_REASONS: usize = 20;
+pub(super) const MOST_REASONS: usize = 20;
 
 /// What came of a simulation.
 #[derive(Clone, Debug, PartialEq, Serialize)]

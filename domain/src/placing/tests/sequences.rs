@@ -148,8 +148,10 @@ impl Run {
             for ordinal in 0..u32::try_from(worker.devices.len()).unwrap().max(1) {
                 let devices = if ask.needs.devices == 0 { Vec::new() } else { vec![ordinal] };
                 if let Some(score) = fleet.score(&ask.needs, &Hold { worker: id, devices }) {
+                    // The same cost may be rounded to the step beside.
+                    let beside = score.step != best.0 && alike(&score, &choice.score);
                     prop_assert!(
-                        best <= (score.step, free(worker)),
+                        beside || best <= (score.step, free(worker)),
                         "{:?} costs {:?} on {:?}",
                         id,
                         score,

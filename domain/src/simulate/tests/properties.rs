@@ -11,6 +11,7 @@ use super::{cluster, scenario, what_if};
 use crate::cases::cases;
 use crate::planner::{Decision, Snapshot, plan};
 use crate::quotas::{Key, NodeId, NodeSpec, Tree};
+use crate::simulate::outcome::MOST_REASONS;
 use crate::simulate::{ClusterSpec, Job, Outcome, Simulation, WhatIfSpec};
 use crate::workloads::WorkloadState;
 
@@ -183,7 +184,9 @@ proptest! {
             prop_assert_eq!((work.running, work.to_come), (0, 0));
             prop_assert_eq!(work.finished + work.waiting, pieces);
             let told: u64 = outcome.left_over.iter().map(|left| left.pieces).sum();
-            prop_assert_eq!(told, work.waiting);
+            // Only the most frequent reasons are told.
+            let all_told = outcome.left_over.len() < MOST_REASONS;
+            prop_assert!(told == work.waiting || !all_told && told < work.waiting, "{told} of {work:?}");
             let of_tenants = outcome.tenants.iter().fold((0, 0, 0), |sum, tenant| {
                 (sum.0 + tenant.arrived, sum.1 + tenant.finished, sum.2 + tenant.preempted)
             });
