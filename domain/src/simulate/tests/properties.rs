@@ -173,7 +173,7 @@ fn look(facts: &Snapshot, quotas: &[NodeSpec]) {
 }
 
 proptest! {
-    #![proptest_config(cases(150))]
+    #![proptest_config(cases(16))]
 
     /// Whatever happens, nothing is over-committed, no quota is exceeded, and each
     /// piece of work ends once or is said to be left over.
