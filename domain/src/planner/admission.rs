@@ -2,7 +2,7 @@
 //! but no device takes gives its quota back at once, so that quota is held only
 //! by what runs.
 
-use super::board::{Known, Seat, Standing};
+use super::board::{KindState, Known, Seat, Standing};
 use super::{Decision, Planner, quota};
 use crate::quotas::{self, HoldingStanding, Rule};
 use crate::workloads::PlacementState;
@@ -31,6 +31,7 @@ impl Planner {
         let most = decisions.len().saturating_add(most);
         self.recalled_in_vain.clear();
         self.bring_back();
+        self.look_at_devices();
         self.run_cycles(now, most, decisions);
         for _ in 0..MOST_TURNS {
             if !std::mem::take(&mut self.crowded) || !self.admissions.bring_back_crowded_out() {
@@ -71,6 +72,23 @@ impl Planner {
         }
     }
 
+    /// Tells quota in which class each kind that waits could be had now, if in any.
+    /// Returns whether that is another than before.
+    fn look_at_devices(&mut self) -> bool {
+        let mut any = false;
+        for id in self.admissions.waiting_kinds() {
+            let KindState { kind, looked, .. } = &mut self.kinds[id as usize];
+            let revisions = kind.classes.iter().map(|class| self.devices.revision(class));
+            if looked.iter().copied().eq(revisions.clone()) {
+                continue;
+            }
+            *looked = revisions.collect();
+            let option = (0..kind.classes.len()).find(|option| self.devices.fits(kind, *option));
+            any |= self.admissions.prefer(id, option);
+        }
+        any
+    }
+
     /// No device takes a kind in one of its classes.
     fn refuse(&mut self, id: u32, option: usize) {
         self.kinds[id as usize].refused |= 1 << option;
@@ -102,6 +120,9 @@ impl Planner {
         while decisions.len() < most && in_vain < patience {
             let round = self.admissions.cycle(now, at_once);
             if round.is_empty() {
+                if self.look_at_devices() {
+                    continue;
+                }
                 return;
             }
             in_vain = if decisions.len() > decided { 0 } else { in_vain + 1 };
@@ -134,17 +155,17 @@ impl Planner {
                         self.promise_again(workload, option, now);
                     } else {
                         all_taken = false;
-                        self.take_back(workload, option, &victims, recalled, now);
+                        self.take_back(workload, option, false, &victims, recalled, now);
                     }
                 }
                 quotas::Decision::Promise { workload, option, .. } => {
                     let (victims, recalled) = (std::mem::take(&mut victims), std::mem::take(&mut recalled));
-                    if victims.is_empty() || self.would_fit(workload, option, &victims) {
+                    if self.would_fit(workload, option, &victims) {
                         self.evict(workload, &victims, decisions);
                         self.promise(workload);
                     } else {
                         all_taken = false;
-                        self.take_back(workload, option, &victims, recalled, now);
+                        self.take_back(workload, option, true, &victims, recalled, now);
                     }
                 }
                 // It waits where it was.
@@ -274,24 +295,29 @@ impl Planner {
         self.not_promised(id);
     }
 
-    /// No device takes the workload: its quota is for others, and nobody leaves.
+    /// No device takes the workload, now or (`promised`) when those have left that
+    /// are to leave: its quota is for others, and nobody leaves.
     fn take_back(
         &mut self,
         id: WorkloadId,
         option: usize,
+        promised: bool,
         victims: &[Victim],
         recalled: Vec<WorkloadId>,
         now: Timestamp,
     ) {
+        let costs = !victims.is_empty() || !recalled.is_empty();
         self.recalled_in_vain.extend(recalled);
         self.wait_again(id, now);
         let Some(kind) = self.known.get(&id).map(|known| known.kind) else { return };
         let state = &self.kinds[kind as usize];
-        // It may be known that none takes it: others gave a promise up in vain.
-        let known = state.is_refused(option) && !state.is_refused_everywhere();
-        if victims.is_empty() && !known {
+        let news = !state.is_refused(option) || state.is_refused_everywhere();
+        if victims.is_empty() && news {
             self.refuse(kind, option);
-        } else {
+        }
+        // Where it is not set aside with its kind, since others would leave for it,
+        // give a promise up, or are leaving, it is by itself.
+        if costs || !news || promised && self.kinds[kind as usize].is_refused_everywhere() {
             self.admissions.set_lane_aside(id);
         }
         for (victim, _) in victims {

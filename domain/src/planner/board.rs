@@ -84,12 +84,14 @@ pub(super) struct KindState {
     pub refused: u16,
     /// Why nothing takes it, by class.
     pub reasons: Vec<Option<Judged>>,
+    /// The revisions of its classes when it was last looked for one that takes it.
+    pub looked: Vec<u64>,
 }
 
 impl KindState {
     fn new(kind: Kind) -> Self {
         let reasons = kind.classes.iter().map(|_| None).collect();
-        Self { kind, refused: 0, reasons }
+        Self { kind, refused: 0, reasons, looked: Vec::new() }
     }
 
     pub fn is_refused(&self, option: usize) -> bool {

@@ -214,7 +214,7 @@ impl Admissions {
             let short = open.budgets.short(&open.path(shape.leaf), &shape.budget).is_some();
             let found = if short { None } else { open.choose_fit(tenant_node, &shape, shape.count) };
             found.filter(|c| c.level == 0 || !open.preempts_first(tenant_node)).unwrap_or_else(|| {
-                let amounts = times(open.preferred(&shape), shape.count);
+                let amounts = times(open.preferred(&shape).unwrap_or(&shape.options[0]), shape.count);
                 let level = open.level(tenant_node, &amounts);
                 Choice { option: usize::MAX, count: 0, amounts, level, victims: Vec::new() }
             })
@@ -275,6 +275,7 @@ impl Admissions {
                 State::Claimed { grant, .. } => {
                     self.unpromise(victim, &grant, now);
                     self.line_up(victim);
+                    self.recalled.insert(workload);
                     decisions.push(Decision::Recall { workload, tenant, preemptor: id, rule });
                 }
                 State::Pending | State::OnHold | State::Leaving { .. } => {}

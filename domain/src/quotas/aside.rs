@@ -13,7 +13,7 @@ use crate::WorkloadId;
 
 impl Admissions {
     /// Nothing of this kind ([`super::Ask::kind`]) that quota would admit is tried
-    /// until it is brought back. Quota is not kept for it meanwhile.
+    /// until it is brought back.
     pub fn set_aside(&mut self, kind: u32) {
         self.aside.insert(kind);
         let narrowed = self.passed_over.remove(&kind).is_some();
@@ -24,7 +24,6 @@ impl Admissions {
             let tried = self.tenants[tenant as usize].queue.lane(lane).parked.is_none();
             if tried && self.has_room(tenant, lane) {
                 self.park_aside(tenant, lane);
-                self.keep(tenant);
                 let root = self.root_of(tenant);
                 self.dirty.insert(root);
             }
@@ -61,7 +60,6 @@ impl Admissions {
     /// A lane is tried again, now that other options of it may be.
     fn try_lane(&mut self, tenant: TenantIx, lane: LaneIx) {
         self.wake_lane(tenant, lane);
-        self.keep(tenant);
         let root = self.root_of(tenant);
         self.dirty.insert(root);
     }
@@ -71,10 +69,27 @@ impl Admissions {
         self.passed_over.get(&kind).is_some_and(|options| options & (1 << option) != 0)
     }
 
-    /// What a shape asks for in the first class that is not passed over.
-    pub(super) fn preferred<'a>(&self, shape: &'a Shape) -> &'a [(KeyIx, Amount)] {
-        let tried = (0..shape.options.len()).find(|option| !self.is_passed_over(shape.kind, *option));
-        &shape.options[tried.unwrap_or(0)]
+    /// In which option a kind could be had now, quota aside; nothing is kept for one
+    /// that could not be in any. Returns whether that is another than before.
+    pub fn prefer(&mut self, kind: u32, option: Option<usize>) -> bool {
+        let before = match option {
+            Some(0) => self.preferred.remove(&kind),
+            _ => self.preferred.insert(kind, option),
+        };
+        let changed = before.unwrap_or(Some(0)) != option;
+        if changed {
+            for (tenant, _) in self.kinds.get(&kind).cloned().unwrap_or_default() {
+                self.keep(tenant);
+                let root = self.root_of(tenant);
+                self.dirty.insert(root);
+            }
+        }
+        changed
+    }
+
+    /// What a shape asks for in the option in which it could be had now, if in any.
+    pub(super) fn preferred<'a>(&self, shape: &'a Shape) -> Option<&'a [(KeyIx, Amount)]> {
+        self.preferred.get(&shape.kind).copied().unwrap_or(Some(0)).map(|option| &shape.options[option][..])
     }
 
     /// After others were granted something: lanes that are set aside with their
@@ -110,7 +125,6 @@ impl Admissions {
         }
         if self.tenants[tenant as usize].queue.lane(lane).parked.is_none() {
             self.park_aside(tenant, lane);
-            self.keep(tenant);
         }
         self.lanes_aside.insert((tenant, lane));
     }
@@ -139,6 +153,11 @@ impl Admissions {
     /// Whether a kind is set aside.
     pub fn is_aside(&self, kind: u32) -> bool {
         self.aside.contains(&kind)
+    }
+
+    /// Kinds of which something waits.
+    pub fn waiting_kinds(&self) -> Vec<u32> {
+        self.kinds.iter().filter(|(_, lanes)| !lanes.is_empty()).map(|(kind, _)| *kind).collect()
     }
 
     /// Kinds that are set aside.

@@ -16,6 +16,7 @@ impl Admissions {
         now: Timestamp,
     ) -> Option<Standing> {
         let slot = self.entries.find(id)?;
+        self.recalled.clear();
         let entry = self.entries.get(slot);
         let (tenant, leaf) = (entry.tenant, entry.leaf);
         let standing = match entry.state.clone() {
@@ -59,6 +60,7 @@ impl Admissions {
     /// A workload must leave for another reason than preemption, as when its
     /// worker is drained. Its room is promised to nobody.
     pub fn evict(&mut self, id: WorkloadId, now: Timestamp) -> bool {
+        self.recalled.clear();
         let Some(slot) = self.entries.find(id) else { return false };
         let State::Admitted(grant) = self.entries.get(slot).state.clone() else { return false };
         self.send_away(slot, &grant, None, now);

@@ -125,7 +125,7 @@ impl Admissions {
     }
 
     fn why_not(&self, shape: &Shape) -> WhyNot {
-        let amounts = times(self.preferred(shape), shape.count);
+        let amounts = times(self.preferred(shape).unwrap_or(&shape.options[0]), shape.count);
         let node = self.tree.tenant_of(shape.leaf);
         let Some(mut why) = first_obstacle(&self.tree, shape.leaf, &amounts) else {
             return WhyNot::of(Level::Cohort);

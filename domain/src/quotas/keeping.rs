@@ -11,9 +11,9 @@ use super::{Admissions, Amount, Reclaim, View};
 
 impl Admissions {
     /// Keeps a tenant's own quota for what it waits with and could not take
-    /// back from those who would borrow it: a function of what waits, whether
-    /// it was tried yet or not, so that a planner that starts anew keeps the
-    /// same.
+    /// back from those who would borrow it: a function of what waits and of what
+    /// devices take, whether it was tried yet or not, so that a planner that starts
+    /// anew keeps the same.
     pub(super) fn keep(&mut self, tenant: TenantIx) {
         self.lift(tenant);
         let state = &self.tenants[tenant as usize];
@@ -28,9 +28,9 @@ impl Admissions {
         }
         let mut wanted: BTreeMap<KeyIx, Amount> = BTreeMap::new();
         for (_, lane) in state.queue.lanes() {
-            let aside = lane.parked.as_ref().is_some_and(|p| p.aside);
-            if !aside && self.is_for(node, &lane.shape) {
-                for (key, amount) in times(self.preferred(&lane.shape), lane.shape.count) {
+            let Some(option) = self.preferred(&lane.shape) else { continue };
+            if self.is_for(node, &lane.shape, option) {
+                for (key, amount) in times(option, lane.shape.count) {
                     let most = wanted.entry(key).or_default();
                     *most = amount.max(*most);
                 }
@@ -55,13 +55,13 @@ impl Admissions {
 
     /// Whether quota of a tenant may be kept for what has this shape: it would
     /// be its own, and nothing else is in the way.
-    fn is_for(&self, node: Ix, shape: &Shape) -> bool {
+    fn is_for(&self, node: Ix, shape: &Shape, option: &[(KeyIx, Amount)]) -> bool {
         let own = |&(key, amount): &(KeyIx, Amount)| {
             amount <= self.tree.nominal(node, key)
                 && self.tree.lists(node, key)
                 && self.tree.project_room(View::Promised, shape.leaf, key).is_none_or(|room| amount <= room)
         };
-        times(self.preferred(shape), shape.count).iter().all(own)
+        times(option, shape.count).iter().all(own)
             && self.budgets.short(&self.path(shape.leaf), &shape.budget).is_none()
     }
 

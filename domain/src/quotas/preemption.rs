@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Admissions;
-use super::entries::{Slot, TenantIx};
+use super::entries::{Slot, State, TenantIx};
 use super::tree::KeyIx;
 use super::victims::{Search, Shares, Victim, Wish};
 use super::{Amount, View};
@@ -103,7 +103,8 @@ impl Admissions {
         if !possible {
             return None;
         }
-        self.search(slot, amounts, |search, wish| match fair {
+        let may_recall = !self.recalled.contains(&entry.ask.id);
+        let victims = self.search(slot, amounts, |search, wish| match fair {
             true => {
                 let root = search.tree.nodes[wish.leaf as usize].root;
                 let shares = Shares::new(search.tree, root);
@@ -111,6 +112,8 @@ impl Admissions {
             }
             false if search.could_help(wish) => search.classical(wish),
             false => None,
-        })
+        })?;
+        let recalls = |(victim, _): &Victim| matches!(self.entries.get(*victim).state, State::Claimed { .. });
+        (may_recall || !victims.iter().any(recalls)).then_some(victims)
     }
 }

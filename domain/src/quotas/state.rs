@@ -110,7 +110,14 @@ pub struct Admissions {
     pub(super) aside: BTreeSet<u32>,
     /// Of kinds that are not set aside: options that are passed over, a bit each.
     pub(super) passed_over: BTreeMap<u32, u16>,
+    /// Of kinds that could not be had now in the first of their options: in which
+    /// they could, if in any.
+    pub(super) preferred: BTreeMap<u32, Option<usize>>,
     pub(super) lanes_aside: BTreeSet<(TenantIx, LaneIx)>,
+    /// Whose promises were recalled since anything was told. They recall nobody's
+    /// before: what is preferred to what may go round in circles, and promises cost
+    /// nothing that would end it.
+    pub(super) recalled: BTreeSet<WorkloadId>,
     /// Lanes that wait for another reason than was last asked.
     pub(super) news: BTreeSet<(TenantIx, LaneIx)>,
 }
@@ -140,7 +147,9 @@ impl Admissions {
             kinds: BTreeMap::new(),
             aside: BTreeSet::new(),
             passed_over: BTreeMap::new(),
+            preferred: BTreeMap::new(),
             lanes_aside: BTreeSet::new(),
+            recalled: BTreeSet::new(),
             news: BTreeSet::new(),
         };
         for ix in 0..new.specs.len() {
@@ -185,6 +194,7 @@ impl Admissions {
     /// A tenant that is gone from the tree but not from the queues gets a node
     /// without quota.
     pub fn reconfigure(&mut self, settings: Settings, mut nodes: Vec<NodeSpec>) -> Result<(), QuotaError> {
+        self.recalled.clear();
         let named: BTreeSet<NodeId> = nodes.iter().map(|n| n.id).collect();
         let orphans: BTreeSet<NodeId> = self
             .entries
@@ -196,6 +206,7 @@ impl Admissions {
         let mut new = Self::new(settings, nodes)?;
         new.aside.clone_from(&self.aside);
         new.passed_over.clone_from(&self.passed_over);
+        new.preferred.clone_from(&self.preferred);
         let mut holdings = Vec::new();
         let mut pending = Vec::new();
         for (_, entry) in self.entries.iter() {
@@ -233,6 +244,7 @@ impl Admissions {
     /// Takes what was granted before, as it was recorded; quota does not stop
     /// it, since it is so.
     pub fn restore(&mut self, holding: Holding) -> Result<(), QuotaError> {
+        self.recalled.clear();
         let at_us = micros(holding.reserved_at);
         self.hold(holding.ask, holding.option, holding.count, at_us, holding.standing)
     }
@@ -292,6 +304,7 @@ impl Admissions {
     /// Puts a workload in its tenant's queue.
     pub fn enqueue(&mut self, ask: Ask) -> Result<(), QuotaError> {
         let slot = self.add_entry(ask)?;
+        self.recalled.clear();
         if self.entries.get(slot).ask.hold.is_some() {
             self.entries.get_mut(slot).state = State::OnHold;
         } else {
