@@ -248,6 +248,10 @@ impl Admissions {
     }
 
     fn park(&mut self, root: Ix, head: &Nomination, why: WhyNot) {
+        let kind = self.entries.get(head.slot).ask.kind;
+        if self.aside.contains(&kind) && self.has_room(head.tenant, head.lane) {
+            return self.park_aside(head.tenant, head.lane);
+        }
         let policies = self.tree.nodes[head.tenant_node as usize].policies;
         let strict = policies.strategy == Strategy::StrictFifo;
         if let Some(lane) = self.tenants[head.tenant as usize].queue.blocked_lane() {

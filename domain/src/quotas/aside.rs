@@ -3,11 +3,12 @@
 //! only some of their options that nothing but quota would allow, these are
 //! passed over.
 
+use super::choices::times;
 use super::entries::{LaneIx, State, TenantIx};
 use super::queue::{Parked, Shape};
 use super::state::by;
 use super::tree::KeyIx;
-use super::victims::are_free;
+use super::victims::{are_free, may_have};
 use super::{Admissions, Amount, Level, WhyNot};
 use crate::WorkloadId;
 
@@ -51,7 +52,9 @@ impl Admissions {
             }
         }
         for (tenant, lane) in self.kinds.get(&kind).cloned().unwrap_or_default() {
-            if !self.bring_lane_back(tenant, lane) && changed {
+            // Beside what is not tried because of devices, an option may lack quota.
+            let several = self.tenants[tenant as usize].queue.lane(lane).shape.options.len() > 1;
+            if !self.bring_lane_back(tenant, lane) && (changed || was_aside && several) {
                 self.try_lane(tenant, lane);
             }
         }
@@ -67,6 +70,13 @@ impl Admissions {
     /// Whether an option of a kind is passed over.
     pub(super) fn is_passed_over(&self, kind: u32, option: usize) -> bool {
         self.passed_over.get(&kind).is_some_and(|options| options & (1 << option) != 0)
+    }
+
+    /// Whether it is not for quota that a kind does without an option that quota has
+    /// room for.
+    pub(super) fn does_without(&self, shape: &Shape, option: usize, amounts: &[(KeyIx, Amount)]) -> bool {
+        self.is_passed_over(shape.kind, option)
+            || self.aside.contains(&shape.kind) && are_free(&self.tree, shape.leaf, amounts)
     }
 
     /// In which option a kind could be had now, quota aside; nothing is kept for one
@@ -108,10 +118,18 @@ impl Admissions {
         any
     }
 
-    /// Whether the first of a lane could be admitted at once.
+    /// Whether the first of a lane could be admitted at once, in any of its options.
     pub(super) fn has_room(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
-        let fit = self.fit_of(tenant, lane);
-        fit.is_some_and(|fit| are_free(&self.tree, fit.leaf, &fit.amounts))
+        let shape = self.tenants[tenant as usize].queue.lane(lane).shape.clone();
+        if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
+            return false;
+        }
+        self.open_to(tenant, |open| {
+            shape.options.iter().all(|option| {
+                let amounts = times(option, shape.min_count);
+                may_have(&open.tree, shape.leaf, &amounts) && are_free(&open.tree, shape.leaf, &amounts)
+            })
+        })
     }
 
     /// What stands in line with a workload is not tried until

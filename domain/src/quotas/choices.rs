@@ -42,7 +42,7 @@ impl Admissions {
         let mut first = None;
         for (ix, option) in shape.options.iter().enumerate() {
             let amounts = times(option, count);
-            if self.is_passed_over(shape.kind, ix) || !may_have(&self.tree, shape.leaf, &amounts) {
+            if !may_have(&self.tree, shape.leaf, &amounts) || self.does_without(shape, ix, &amounts) {
                 continue;
             }
             let level = self.level(tenant_node, &amounts);
@@ -62,7 +62,7 @@ impl Admissions {
         for (ix, option) in shape.options.iter().enumerate() {
             let amounts = times(option, count);
             // It is not quota that is missing.
-            if self.is_passed_over(shape.kind, ix) && may_have(&self.tree, shape.leaf, &amounts) {
+            if may_have(&self.tree, shape.leaf, &amounts) && self.does_without(shape, ix, &amounts) {
                 continue;
             }
             let Some(victims) = self.victims(slot, &amounts) else { continue };

@@ -47,6 +47,16 @@ impl Admissions {
     pub(super) fn wake(&mut self, root: Ix, now: Timestamp) {
         let parked: Vec<(TenantIx, LaneIx)> =
             self.roots.entry(root).or_default().parked.iter().copied().collect();
+        // What quota has room for now, and devices have not, stands in nobody's way.
+        for &(tenant, lane) in &parked {
+            let kind = self.tenants[tenant as usize].queue.lane(lane).shape.kind;
+            if self.aside.contains(&kind) && self.has_room(tenant, lane) {
+                self.wake_lane(tenant, lane);
+                self.park_aside(tenant, lane);
+            }
+        }
+        let parked: Vec<(TenantIx, LaneIx)> =
+            self.roots.entry(root).or_default().parked.iter().copied().collect();
         let mut look = Look::default();
         let fair = self.settings.fair_sharing;
         if fair && self.tree.nodes[root as usize].height > 1 {
@@ -223,7 +233,7 @@ impl Admissions {
             shape.options.iter().enumerate().any(|(ix, option)| {
                 let amounts = times(option, shape.min_count);
                 if may_have(&open.tree, shape.leaf, &amounts) {
-                    return !open.is_passed_over(shape.kind, ix);
+                    return !open.does_without(&shape, ix, &amounts);
                 }
                 open.search(slot, &amounts, |search, wish| match shares {
                     Some(shares) => search.fair_could_help(wish, shares),
