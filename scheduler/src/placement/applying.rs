@@ -58,7 +58,11 @@ impl Applying {
     pub async fn end(mut self) -> Result<Applied, StoreError> {
         match (&mut self.task).await {
             Ok(applied) => applied,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The program ends, and the tasks before what awaits them.
+                Err(_) => std::future::pending().await,
+            },
         }
     }
 }
