@@ -6,6 +6,7 @@
 mod autoscaling;
 mod batches;
 mod bounds;
+mod budgets;
 mod catalogue;
 mod classes;
 mod closing;

@@ -143,14 +143,15 @@ impl Scene {
         let term = self.term();
         let mut board = self.board.lock().await;
         if board.is_none() {
-            *board = Some(Board::read(&self.db.store, &settings, term).await.unwrap());
+            *board = Some(Board::read(&self.db.store, &settings, term, self.now).await.unwrap());
         }
         let board = board.as_mut().unwrap();
         let summary = board.settle(&self.db.store, &settings, term, self.now).await.unwrap();
         if summary.settled {
             let limits = ShareLimits::default();
-            let (all, _) =
-                store::workloads::snapshot(&self.db.store, term.since, limits, false).await.unwrap();
+            let (all, _) = store::workloads::snapshot(&self.db.store, term.since, limits, false, self.now)
+                .await
+                .unwrap();
             assert!(board.facts().agrees(&all), "{:#?} is not {all:#?}", board.facts());
             self.replay().await;
         }
@@ -218,7 +219,10 @@ impl Scene {
     }
 
     pub async fn snapshot(&self) -> domain::planner::Snapshot {
-        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default(), false).await.unwrap().0
+        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default(), false, self.now)
+            .await
+            .unwrap()
+            .0
     }
 
     /// Where live placements are, by name of the worker.
@@ -293,7 +297,7 @@ async fn lead(db: &Database, now: Timestamp) -> Leader {
 }
 
 async fn tick(db: &Database, term: Term, now: Timestamp) -> Result<scheduler::Summary, StoreError> {
-    Board::read(&db.store, &Settings::default(), term)
+    Board::read(&db.store, &Settings::default(), term, now)
         .await?
         .settle(&db.store, &Settings::default(), term, now)
         .await

@@ -31,6 +31,9 @@ impl Planner {
         let most = decisions.len().saturating_add(most);
         self.recalled_in_vain.clear();
         self.bring_back();
+        while let Some(id) = self.admissions.promised_beyond_budget() {
+            self.wait_again(id, now);
+        }
         self.run_cycles(now, most, decisions);
         for _ in 0..MOST_TURNS {
             if !std::mem::take(&mut self.crowded) || !self.admissions.bring_back_crowded_out() {

@@ -71,9 +71,12 @@ impl Admissions {
         self.passed_over.get(&kind).is_some_and(|options| options & (1 << option) != 0)
     }
 
-    /// What a shape asks for in the first class that is not passed over.
+    /// What a shape asks for in the first class that is not passed over, and of
+    /// which its budgets have enough.
     pub(super) fn preferred<'a>(&self, shape: &'a Shape) -> &'a [(KeyIx, Amount)] {
-        let tried = (0..shape.options.len()).find(|option| !self.is_passed_over(shape.kind, *option));
+        let tried = (0..shape.options.len()).find(|option| {
+            !self.is_passed_over(shape.kind, *option) && self.short_of_budget(shape, *option).is_none()
+        });
         &shape.options[tried.unwrap_or(0)]
     }
 

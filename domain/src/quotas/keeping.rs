@@ -61,8 +61,7 @@ impl Admissions {
                 && self.tree.lists(node, key)
                 && self.tree.project_room(View::Promised, shape.leaf, key).is_none_or(|room| amount <= room)
         };
-        times(self.preferred(shape), shape.count).iter().all(own)
-            && self.budgets.short(&self.path(shape.leaf), &shape.budget).is_none()
+        times(self.preferred(shape), shape.count).iter().all(own) && self.all_short_of_budget(shape).is_none()
     }
 
     /// Lifts what is kept, so that the tenant itself may use it.

@@ -253,7 +253,7 @@ impl Admissions {
         let grant = Grant { option, count, amounts, at_us };
         let (leaf, tenant) = (self.entries.get(slot).leaf, self.entries.get(slot).tenant);
         let ask = self.entries.get(slot).ask.clone();
-        self.budgets.reserve(&self.path(leaf), &ask.budget);
+        self.budgets.reserve(&self.path(leaf), &self.spends(&grant.amounts, &ask.budget));
         let mut views = vec![View::Held, View::Promised];
         match standing {
             HoldingStanding::Promised => drop(views.remove(0)),

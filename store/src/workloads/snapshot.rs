@@ -14,18 +14,20 @@ use uuid::Uuid;
 use super::feed::{Ids, Moment};
 use super::{owner, repeatable_read};
 use crate::workers::{self, Selection};
-use crate::{Store, StoreError, SystemTx, Tx, quotas};
+use crate::{Store, StoreError, SystemTx, Tx, budgets, quotas};
 
-/// Everything that is planned from, all of the same moment, and that moment.
+/// Everything that is planned from, all of the same moment, and that moment. What
+/// budgets have spent is that of the period of `now`.
 pub async fn snapshot(
     store: &Store,
     leading_since: Timestamp,
     limits: ShareLimits,
     fair_sharing: bool,
+    now: Timestamp,
 ) -> Result<(Snapshot, Moment), StoreError> {
     let mut tx = repeatable_read(store).await?;
     let moment = Moment::of(&mut tx).await?;
-    let snapshot = read(&mut tx, leading_since, limits, fair_sharing).await?;
+    let snapshot = read(&mut tx, leading_since, limits, fair_sharing, now).await?;
     tx.commit().await?;
     Ok((snapshot, moment))
 }
@@ -35,6 +37,7 @@ pub(super) async fn read(
     leading_since: Timestamp,
     limits: ShareLimits,
     fair_sharing: bool,
+    now: Timestamp,
 ) -> Result<Snapshot, StoreError> {
     let mut snapshot = Snapshot::empty(leading_since);
     snapshot.fair_sharing = fair_sharing;
@@ -45,6 +48,7 @@ pub(super) async fn read(
     }
     snapshot.tenants = tenants(tx, &list(&all.tenants)).await?;
     snapshot.quotas = quota_nodes(tx).await?;
+    snapshot.budgets = budgets::of_time(tx, None, now).await?;
     snapshot.intents = endpoints(tx, &list(&all.endpoints)).await?;
     snapshot.intents.append(&mut jobs(tx, &list(&all.jobs), limits).await?);
     for workload in workloads(tx, &list(&all.workloads)).await? {
