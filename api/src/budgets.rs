@@ -11,7 +11,6 @@ use serde_json::json;
 use store::{StoreError, SystemTx};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::access::{Change, Scope, TenantParam, TenantScope};
 use crate::extract::{Json, Path};
@@ -66,11 +65,8 @@ async fn get(app: &App, tenant: TenantId, project: Option<ProjectId>) -> Result<
 }
 
 /// Whose budgets, in the audit log.
-fn object(tenant: TenantId, project: Option<ProjectId>) -> (String, Uuid) {
-    match project {
-        Some(project) => (format!("project:{project}"), project.0),
-        None => (format!("tenant:{tenant}"), tenant.0),
-    }
+fn object(tenant: TenantId, project: Option<ProjectId>) -> String {
+    project.map_or_else(|| format!("tenant:{tenant}"), |project| format!("project:{project}"))
 }
 
 async fn put(
@@ -88,9 +84,9 @@ async fn put(
         ),
         e => e.into(),
     })?;
-    let (object, id) = object(tenant, project);
-    change.record(object, json!({ "budgets": lines })).await?;
-    change.publish(Topic::Desired, id).await?;
+    change.record(object(tenant, project), json!({ "budgets": lines })).await?;
+    // Gateways read all their routes again: whether tokens are to be reserved.
+    change.publish(Topic::Desired, "budgets").await?;
     change.ok(&node).await
 }
 
@@ -100,9 +96,8 @@ async fn delete(
     project: Option<ProjectId>,
 ) -> Result<Response> {
     store::budgets::remove(&mut change, tenant, project).await?;
-    let (object, id) = object(tenant, project);
-    change.record(object, json!({})).await?;
-    change.publish(Topic::Desired, id).await?;
+    change.record(object(tenant, project), json!({})).await?;
+    change.publish(Topic::Desired, "budgets").await?;
     change.done().await
 }
 

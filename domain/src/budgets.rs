@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use time::{Date, Month, OffsetDateTime, Time};
 use uuid::Uuid;
 
+use crate::inference::MAX_COMPLETION_TOKENS;
 use crate::quotas::{Amount, MAX_AMOUNT, NodeId, NodeKind};
 use crate::tenants::Slug;
 use crate::{ProjectId, TenantId, Timestamp};
@@ -25,6 +26,46 @@ pub const MAX_LINES: usize = 64;
 pub const MILLI_SECS: Amount = 1000;
 /// Largest limit, in accelerator-seconds or tokens.
 pub const MAX_LIMIT: Amount = MAX_AMOUNT / MILLI_SECS;
+
+/// Tokens that a chat template may add to what was written.
+const TEMPLATE_TOKENS: Amount = 128;
+
+/// Most tokens that a request can come to: a token stands for a byte at least.
+pub fn most_tokens(input_bytes: usize, max_tokens: Option<u32>) -> Amount {
+    let answer = max_tokens.unwrap_or(MAX_COMPLETION_TOKENS).min(MAX_COMPLETION_TOKENS);
+    let input = Amount::try_from(input_bytes).unwrap_or(MAX_AMOUNT);
+    input.saturating_add(TEMPLATE_TOKENS).saturating_add(answer.into())
+}
+
+/// A budget of tokens that has less left than was asked of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokensShort {
+    /// It is the project's, not the whole tenant's.
+    pub of_project: bool,
+    /// How long it is for.
+    pub period: Period,
+    /// Most of it.
+    pub limit: Amount,
+    /// What is neither spent nor reserved.
+    pub left: Amount,
+    /// What was asked.
+    pub asked: Amount,
+    /// When the next period begins.
+    pub ends: Timestamp,
+}
+
+impl std::fmt::Display for TokensShort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whose = if self.of_project { "project" } else { "tenant" };
+        let Self { limit, asked, ends, .. } = self;
+        let (period, left) = (self.period.as_str(), self.left.max(0));
+        write!(
+            f,
+            "the {whose}'s budget of {limit} tokens a {period} is spent or reserved but for {left}, and this may take \
+             {asked}; its period ends at {ends}"
+        )
+    }
+}
 
 /// How long a budget is for. Periods are those of the calendar in UTC.
 #[derive(
@@ -371,6 +412,13 @@ mod tests {
         assert_eq!((beyond("2026-03-02T00:01:00Z"), beyond("2026-03-02T00:01:00.001Z")), (0, 500));
         assert_eq!(budget.settled(at("2026-03-01T23:59:59Z")), 7);
         assert_eq!(budget.settled(at("2026-03-02T00:00:00Z")), 0);
+    }
+
+    #[test]
+    fn a_request_comes_to_no_more_than_its_bytes_and_its_answer() {
+        assert_eq!(most_tokens(100, Some(9)), 100 + 128 + 9);
+        assert_eq!(most_tokens(0, None), 128 + 4096);
+        assert_eq!(most_tokens(0, Some(1 << 20)), 128 + 4096);
     }
 
     #[test]

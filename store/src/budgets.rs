@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 use crate::{StoreError, SystemTx, Tx};
 
+pub mod tokens;
+
 /// What may be spent of accelerators' time, by tenant; of these tenants, or of
 /// all.
 pub(crate) async fn of_time(
@@ -102,13 +104,13 @@ async fn read(
     let rows = query!(
         r#"SELECT b.id, b.tenant_id, b.project, b.class, b.period, b.amount, b.revision, b.created_at,
                   t.slug AS tenant, COALESCE(p.slug, t.slug) AS "name!",
-                  CASE WHEN b.began = period_begins(b.period, $4) THEN b.spent ELSE 0 END AS "tokens!",
-                  0::bigint AS "tokens_reserved!",
+                  k.spent AS "tokens!", k.reserved AS "tokens_reserved!",
                   s.settled AS "settled!", s.running AS "running!", s.reserved AS "reserved!"
            FROM budgets b JOIN tenants t ON t.id = b.tenant_id
            LEFT JOIN projects p ON p.tenant_id = b.tenant_id AND p.id = b.project
            CROSS JOIN LATERAL accelerator_spending(
                b.tenant_id, b.project, b.class, period_begins(b.period, $4), $4) s
+           CROSS JOIN LATERAL token_spending(b, $4) k
            WHERE p.deleted_at IS NULL AND ($1::uuid IS NULL OR b.tenant_id = $1)
              AND (NOT $2 OR b.project IS NULL) AND ($3::uuid IS NULL OR b.project = $3)
            ORDER BY t.slug, p.slug NULLS FIRST, b.class NULLS FIRST"#,
@@ -172,6 +174,10 @@ pub async fn put(
     lines: &[BudgetLine],
     now: Timestamp,
 ) -> Result<BudgetNode, StoreError> {
+    // In one order, as who begins or bills takes them.
+    query!("SELECT id FROM budgets WHERE tenant_id = $1 ORDER BY id FOR UPDATE", tenant.0)
+        .fetch_all(tx.conn())
+        .await?;
     let kept: Vec<String> = lines.iter().map(|line| line.class.clone().unwrap_or_default()).collect();
     query!(
         "DELETE FROM budgets WHERE tenant_id = $1 AND project IS NOT DISTINCT FROM $2

@@ -11,6 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::Row;
 use store::StoreError;
+use store::usage::history::{self, Range};
 use tests::database::rows;
 use tests::ministries::Platform;
 
@@ -226,6 +227,83 @@ async fn a_projects_budget_binds_it_alone_and_a_tenants_all_of_them() {
     assert_eq!((all.len(), all[0].id), (1, NodeId::Tenant(other).id()));
     drop(tx);
     scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn history_has_what_ended_and_what_runs_by_day() {
+    let mut scene = at_noon().await;
+    let worker = scene.join("a", &[(8 * GB, 8000)]).await;
+    scene.endpoint(2, GB, 500).await;
+    scene.tick().await;
+    pass(&mut scene, worker, 30).await;
+    replicas(&scene, 1).await;
+    pass(&mut scene, worker, 0).await;
+    let midnight = Period::Day.ends(scene.now);
+    let ran = midnight.since(scene.now).as_secs();
+    scene.now = midnight + Duration::from_secs(3600);
+    scene.obey(worker).await;
+    let history = async |tenant, project: Option<&str>, to: Timestamp| {
+        let range = Range { from: midnight - Duration::from_secs(86_400), to, tenant, project };
+        let mut tx = scene.db.store.system().await.unwrap();
+        let days = history::accelerators(&mut tx, range, scene.now).await.unwrap();
+        days.into_iter().map(|day| (day.project.to_string(), day.accelerator_seconds)).collect::<Vec<_>>()
+    };
+    let later = midnight + Duration::from_secs(86_400);
+    // Half a core each: two for 30 s, then one until midnight and an hour of the next day.
+    let both = [("sandbox".to_owned(), 1800), ("sandbox".to_owned(), 30 + ran / 2)];
+    assert_eq!(history(None, None, later).await, both);
+    assert_eq!(history(Some(scene.tenant), Some("sandbox"), later).await, both);
+    assert_eq!(history(None, None, midnight).await, both[1..]);
+    assert_eq!(history(Some(scene.tenant), Some("other"), later).await, []);
+    let other = scene.another_tenant("other").await;
+    assert_eq!(history(Some(other), None, later).await, []);
+    balanced(&scene).await;
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn history_is_seen_by_those_whom_it_concerns() {
+    let platform = Platform::start().await;
+    let minister = platform.tenant("health").await;
+    let foreign = platform.tenant("justice").await;
+    let sandbox =
+        "FROM projects WHERE slug = 'sandbox' AND tenant_id = (SELECT id FROM tenants WHERE slug = 'health')";
+    for sql in [
+        format!("INSERT INTO accelerator_usage SELECT tenant_id, id, 'cpu', '2026-03-01', 5400000000 {sandbox}"),
+        format!(
+            "INSERT INTO usage (id, tenant_id, project_id, request_id, model, version_digest, prompt_tokens, completion_tokens, accelerator_ms, at)
+             SELECT gen_random_uuid(), tenant_id, id, gen_random_uuid(), 'm', sha256('m'), 5, 3, 1, '2026-03-01T12:00:00Z' {sandbox}"
+        ),
+    ] {
+        platform.system.set(&sql).await;
+    }
+    let path = "/api/v1/usage/history?from=2026-03-01&to=2026-03-02";
+    let own = platform.ok(Method::GET, path, &minister, None).await;
+    assert_eq!(
+        own,
+        json!({"from": "2026-03-01T00:00:00Z", "to": "2026-03-03T00:00:00Z",
+            "accelerators": [{"day": "2026-03-01", "tenant": "health", "project": "sandbox", "class": "cpu",
+                "accelerator_seconds": 5400}],
+            "tokens": [{"day": "2026-03-01", "tenant": "health", "project": "sandbox", "requests": 1,
+                "prompt_tokens": 5, "completion_tokens": 3}]})
+    );
+    let admin = platform.admin.clone();
+    assert_eq!(platform.ok(Method::GET, path, &admin, None).await, own);
+    let nothing = platform.ok(Method::GET, path, &foreign, None).await;
+    assert_eq!((&nothing["accelerators"], &nothing["tokens"]), (&json!([]), &json!([])));
+    let elsewhere = platform.ok(Method::GET, &format!("{path}&project=other"), &admin, None).await;
+    assert_eq!(elsewhere["accelerators"], json!([]));
+    for (query, says) in [
+        ("from=2026-03-02&to=2026-03-01", "from must be before to"),
+        ("from=2020-03-02&to=2026-03-01", "at most 400 days"),
+        ("from=yesterday", "must be a day"),
+    ] {
+        let path = format!("/api/v1/usage/history?{query}");
+        let (status, refusal) = platform.call(Method::GET, &path, &admin, None).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refusal}");
+        assert!(refusal.to_string().contains(says), "{refusal}");
+    }
+    platform.system.db.finish().await;
 }
 
 #[tokio::test]

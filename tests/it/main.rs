@@ -24,4 +24,5 @@ mod placement;
 mod quotas;
 mod secrecy;
 mod sign_in;
+mod tokens;
 mod up;

@@ -364,6 +364,7 @@ async fn work_of_a_lost_worker_goes_elsewhere_and_its_leases_come_back() {
     store::jobs::leases::lease(&mut tx, job, lost, share.placement_id, share.generation, token, scene.now)
         .await
         .unwrap()
+        .chunk()
         .expect("there is a chunk");
     tx.commit().await.unwrap();
     assert_eq!(scene.db.count("SELECT count(*) FROM job_chunks WHERE state = 'leased'").await, 1);
@@ -513,6 +514,7 @@ async fn a_worker_that_joins_again_replaces_its_former_process() {
     store::jobs::leases::lease(&mut tx, job, worker, share.placement_id, share.generation, token, scene.now)
         .await
         .unwrap()
+        .chunk()
         .expect("there is a chunk");
     tx.commit().await.unwrap();
 

@@ -123,7 +123,7 @@ pub(super) async fn endpoints(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Intents
         .collect()
 }
 
-/// Those of these jobs that have lines left to run.
+/// Those of these jobs that have lines left to run, and tokens for them.
 pub(super) async fn jobs(
     tx: &mut SystemTx,
     ids: &[Uuid],
@@ -135,7 +135,7 @@ pub(super) async fn jobs(
                   (SELECT count(*) FROM (SELECT FROM job_chunks c
                                          WHERE c.job_id = j.id AND c.state <> 'done' LIMIT $2) open) AS "open_chunks!"
            FROM unnest($1::uuid[]) AS wanted (id) JOIN jobs j ON j.id = wanted.id
-           WHERE j.ended_at IS NULL AND j.state = 'in_progress'"#,
+           WHERE j.ended_at IS NULL AND j.state = 'in_progress' AND j.waits_for IS NULL"#,
         ids,
         most_chunks.max(1),
     )
