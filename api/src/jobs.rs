@@ -198,7 +198,7 @@ pub(crate) async fn create(
         input_file_id: input,
         metadata: Value::Object(metadata),
     };
-    store::jobs::create(&mut change, &new, &checked.chunks, now).await?;
+    store::jobs::create(&mut change, &new, &checked.chunks, &checked.tokens, now).await?;
     let detail = json!({
         "input_file": input,
         "input_sha256": file.sha256,

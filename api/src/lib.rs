@@ -9,6 +9,7 @@ pub mod auth;
 #[doc(hidden)]
 pub mod bench;
 mod bootstrap;
+mod budgets;
 mod changes;
 pub mod cursor;
 mod deletions;

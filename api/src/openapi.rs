@@ -48,6 +48,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(crate::projects::router())
         .merge(crate::members::router())
         .merge(crate::quotas::router())
+        .merge(crate::budgets::router())
         .merge(crate::accounts::router())
         .merge(crate::identity::router())
         .merge(crate::service_accounts::router())

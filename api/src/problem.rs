@@ -85,6 +85,14 @@ pub enum ApiError {
         /// Why.
         detail: String,
     },
+    /// What may be spent in this period is spent, or reserved.
+    #[error("{detail}")]
+    BudgetSpent {
+        /// When the next period begins.
+        retry_after_secs: u64,
+        /// Which budget, and when it renews.
+        detail: String,
+    },
     /// Not now; nothing is wrong with the request.
     #[error("{0}")]
     Unavailable(String),
@@ -158,6 +166,9 @@ impl ApiError {
             Self::TooManyRequests { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-requests", "Too many requests")
             }
+            Self::BudgetSpent { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "insufficient-quota", "Budget is spent")
+            }
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available now"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Internal error"),
         }
@@ -230,7 +241,7 @@ impl IntoResponse for ApiError {
             json(StatusCode::from_u16(problem.status).unwrap_or_default(), PROBLEM_JSON, &problem);
         let headers = response.headers_mut();
         match &self {
-            Self::TooManyRequests { retry_after_secs, .. } => {
+            Self::TooManyRequests { retry_after_secs, .. } | Self::BudgetSpent { retry_after_secs, .. } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after_secs));
             }
             Self::InFlight => {
@@ -292,6 +303,12 @@ pub(crate) struct OpenAiError<'a> {
 }
 
 fn openai(problem: &Problem) -> OpenAiBody<'_> {
+    let code = problem.kind.rsplit(':').next().unwrap_or_default();
+    // OpenAI's clients know this one by its name.
+    if code == "insufficient-quota" {
+        let (r#type, code) = ("insufficient_quota", "insufficient_quota");
+        return OpenAiBody { error: OpenAiError { message: &problem.detail, r#type, param: None, code } };
+    }
     let r#type = match problem.status {
         401 => "authentication_error",
         403 => "permission_error",
@@ -300,7 +317,6 @@ fn openai(problem: &Problem) -> OpenAiBody<'_> {
         500.. => "server_error",
         _ => "invalid_request_error",
     };
-    let code = problem.kind.rsplit(':').next().unwrap_or_default();
     OpenAiBody {
         error: OpenAiError { message: &problem.detail, r#type, param: problem.field.as_deref(), code },
     }

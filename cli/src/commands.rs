@@ -4,6 +4,7 @@
 mod access;
 mod accounts;
 mod audit;
+mod budgets;
 mod certificates;
 mod chat;
 mod endpoints;
@@ -48,6 +49,9 @@ pub enum ClientCommand {
     /// Quotas: who may use how many accelerators.
     #[command(subcommand)]
     Quotas(quotas::QuotasCommand),
+    /// Budgets: who may spend how much in a day or a month.
+    #[command(subcommand)]
+    Budgets(budgets::BudgetsCommand),
     /// Accounts of people (administrator).
     #[command(subcommand)]
     Accounts(accounts::AccountsCommand),
@@ -128,6 +132,7 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Replay(options) => replay::run(options, global).await?,
         ClientCommand::Projects(command) => projects::run(command, &at).await?,
         ClientCommand::Quotas(command) => quotas::run(command, &at).await?,
+        ClientCommand::Budgets(command) => budgets::run(command, &at).await?,
         ClientCommand::Accounts(command) => accounts::run(command, &at).await?,
         ClientCommand::IdentityProviders(command) => identity_providers::run(command, &at).await?,
         ClientCommand::Sessions(command) => sessions::run(command, &at).await?,

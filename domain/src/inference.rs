@@ -8,6 +8,9 @@ use crate::RequestId;
 /// Longest list of stop strings in a request.
 pub const MAX_STOP_STRINGS: usize = 4;
 
+/// Most tokens that an engine generates for one request, whatever it asks for.
+pub const MAX_COMPLETION_TOKENS: u32 = 4096;
+
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]

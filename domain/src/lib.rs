@@ -5,6 +5,7 @@
 pub mod accelerators;
 pub mod audit;
 pub mod autoscaling;
+pub mod budgets;
 #[cfg(test)]
 mod cases;
 pub mod certificates;

@@ -12,6 +12,7 @@
 mod admission;
 mod applying;
 mod board;
+mod budgets;
 mod devices;
 mod intents;
 mod moving;
@@ -198,9 +199,10 @@ impl Planner {
     pub fn plan(&mut self, now: Timestamp, most: usize) -> Vec<Decision> {
         let mut decisions = Vec::new();
         self.declare_lost(now, &mut decisions);
-        self.end_lost_placements(&mut decisions);
+        self.end_lost_placements(now, &mut decisions);
         let created = self.match_intents(!self.deferred, most, &mut decisions);
         self.catch_up(now, &mut decisions);
+        self.spend(now);
         self.deferred = created;
         if !self.deferred {
             self.admit(now, most, &mut decisions);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inference::TokenCounts;
 use crate::models::Sha256Digest;
+use crate::tenants::Slug;
 use crate::{EndpointId, JobId, KeyId, ProjectId, RequestId, TenantId, Timestamp, UsageId, WorkerId};
 
 /// One answered request or job line.
@@ -54,4 +55,37 @@ pub struct UsageSummary {
     pub completion_tokens: u64,
     /// Milliseconds on the accelerator.
     pub accelerator_ms: u64,
+}
+
+/// Time of accelerators that a project held on a day, whatever came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AcceleratorDay {
+    /// UTC day, `YYYY-MM-DD`.
+    pub day: String,
+    /// Short name of the tenant.
+    pub tenant: Slug,
+    /// Short name of the project.
+    pub project: Slug,
+    /// Accelerator class.
+    pub class: String,
+    /// Seconds of whole accelerators: half of one for an hour is 1800. A part
+    /// counts as a whole.
+    pub accelerator_seconds: u64,
+}
+
+/// Tokens of a project on a day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TokenDay {
+    /// UTC day, `YYYY-MM-DD`.
+    pub day: String,
+    /// Short name of the tenant.
+    pub tenant: Slug,
+    /// Short name of the project.
+    pub project: Slug,
+    /// Answers.
+    pub requests: u64,
+    /// Tokens read.
+    pub prompt_tokens: u64,
+    /// Tokens written.
+    pub completion_tokens: u64,
 }

@@ -52,7 +52,7 @@ impl Default for EngineOptions {
             max_waiting: 64,
             kv_bytes: 1 << 30,
             max_context: None,
-            max_completion_tokens: 4096,
+            max_completion_tokens: domain::inference::MAX_COMPLETION_TOKENS,
             seed: None,
         }
     }

@@ -85,14 +85,14 @@ async fn turn(
     let now = deps.clock.now();
     let board = match board {
         Some(board) => board,
-        None => board.insert(Board::read(&deps.store, settings, term).await?),
+        None => board.insert(Board::read(&deps.store, settings, term, now).await?),
     };
     let mut summary = Summary::default();
     board.tick(&deps.store, settings, term, now, &mut summary).await?;
     if board.counted.elapsed() >= COUNT_EVERY {
         board.count(&mut summary);
     }
-    board.look_after(&deps.store, settings, term).await?;
+    board.look_after(&deps.store, settings, term, now).await?;
     // What was decided, and who ends or begins what it changed, wakes the loop.
     Ok(board.under_way.is_none() && board.doubted.is_empty() && board.recorder.planner().is_settled())
 }
@@ -114,9 +114,15 @@ pub struct Board {
 
 impl Board {
     /// Reads everything.
-    pub async fn read(store: &Store, settings: &Settings, term: Term) -> Result<Self, StoreError> {
+    pub async fn read(
+        store: &Store,
+        settings: &Settings,
+        term: Term,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
         let (snapshot, moment) =
-            workloads::snapshot(store, term.since, settings.share_limits(), settings.fair_sharing).await?;
+            workloads::snapshot(store, term.since, settings.share_limits(), settings.fair_sharing, now)
+                .await?;
         let (doubted, now) = (workloads::Ids::default(), Instant::now());
         let first = plans::next(&mut store.system().await?, term.epoch).await?;
         let recorder = Recorder::new(first, env!("CARGO_PKG_VERSION"), snapshot);
@@ -133,11 +139,12 @@ impl Board {
     ) -> Result<(), StoreError> {
         let mut also = std::mem::take(&mut self.doubted);
         self.recorder.planner().silent(now).into_iter().for_each(|worker| also.worker(worker));
+        self.recorder.planner().turned(now).into_iter().for_each(|tenant| also.budgets(tenant));
         // What a plan is changing is told when it has.
         let none = workloads::Ids::default();
         let changing = self.under_way.as_ref().map_or(&none, Applying::concerned);
         let changed =
-            workloads::changes(store, &self.moment, also, changing, settings.share_limits()).await?;
+            workloads::changes(store, &self.moment, also, changing, settings.share_limits(), now).await?;
         changed.changes.into_iter().for_each(|change| self.recorder.tell(change));
         (self.moment, self.doubted) = (changed.moment, changed.later);
         Ok(())
@@ -226,7 +233,13 @@ impl Board {
 
     /// From time to time, forgets what was read, and looks whether what is known
     /// is what the database says. A difference is a defect: all is known anew.
-    async fn look_after(&mut self, store: &Store, settings: &Settings, term: Term) -> Result<(), StoreError> {
+    async fn look_after(
+        &mut self,
+        store: &Store,
+        settings: &Settings,
+        term: Term,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         if self.pruned.elapsed() >= PRUNE_EVERY {
             self.pruned = Instant::now();
             let mut tx = store.system().await?;
@@ -239,7 +252,8 @@ impl Board {
         }
         self.checked = Instant::now();
         self.applied(&mut Summary::default()).await?;
-        let doubted = std::mem::take(&mut self.doubted);
+        let mut doubted = std::mem::take(&mut self.doubted);
+        self.recorder.planner().turned(now).into_iter().for_each(|tenant| doubted.budgets(tenant));
         let (changes, snapshot, moment) = workloads::changes_and_all(
             store,
             &self.moment,
@@ -247,6 +261,7 @@ impl Board {
             term.since,
             settings.share_limits(),
             settings.fair_sharing,
+            now,
         )
         .await?;
         changes.into_iter().for_each(|change| self.recorder.tell(change));

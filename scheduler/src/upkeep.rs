@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use domain::Timestamp;
+use domain::outbox::Topic;
+use store::budgets::tokens;
 use store::leadership::{Term, fence};
 use store::workloads::plans;
 use store::{Store, StoreError, autoscaling, idempotency, jobs, outbox, quotas};
@@ -47,7 +49,14 @@ async fn turn_once(
     let mut tx = store.system().await?;
     fence(&mut tx, term.epoch).await?;
     let expired = jobs::expire_leases(&mut tx, now).await?;
+    let resumed = tokens::resume_jobs(&mut tx, now).await?;
+    if resumed > 0 {
+        outbox::publish(&mut tx, Topic::Desired, "budgets", now).await?;
+    }
     tx.commit().await?;
+    if resumed > 0 {
+        info!("{resumed} jobs go on for which there were no tokens");
+    }
     if expired > 0 {
         info!("{expired} leases ran out; their chunks wait again");
     }
@@ -58,6 +67,7 @@ async fn turn_once(
         idempotency::prune(&mut tx, now, ANSWERS_KEPT).await?;
         let kept = Duration::from_secs(u64::from(settings.record_days) * 24 * 3600);
         plans::forget(&mut tx, now - kept).await?;
+        tokens::prune(&mut tx, now).await?;
         autoscaling::prune(&mut tx, now, MEASUREMENTS_KEPT).await?;
         tx.commit().await?;
         check_ledger(store).await?;

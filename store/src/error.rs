@@ -29,6 +29,9 @@ pub enum StoreError {
     /// No quota allows it; nothing was placed.
     #[error("no quota is left for it")]
     NoQuota,
+    /// A budget has too little left for it; nothing was placed.
+    #[error("a budget has too little left for it")]
+    NoBudget,
     /// The nodes would make no quota tree.
     #[error("{0}")]
     QuotaTree(String),
@@ -83,6 +86,7 @@ impl From<sqlx::Error> for StoreError {
                 Self::NoCapacity
             }
             sqlx::Error::Database(d) if d.constraint() == Some("quota_fits") => Self::NoQuota,
+            sqlx::Error::Database(d) if d.constraint() == Some("budget_fits") => Self::NoBudget,
             _ => Self::Database(e),
         }
     }

@@ -101,11 +101,13 @@ pub struct NewJob {
     pub metadata: serde_json::Value,
 }
 
-/// Creates a job and its chunks. Refused if the input is deleted meanwhile.
+/// Creates a job and its chunks, each with the most tokens that it can come to.
+/// Refused if the input is deleted meanwhile.
 pub async fn create(
     tx: &mut TenantTx,
     job: &NewJob,
     chunks: &[ChunkRange],
+    tokens: &[i64],
     now: Timestamp,
 ) -> Result<(), StoreError> {
     projects::room(tx, job.project_id, Limited::OpenJobs, now).await?;
@@ -148,8 +150,9 @@ pub async fn create(
         columns.4.push(big(chunk.bytes)?);
     }
     query!(
-        "INSERT INTO job_chunks (tenant_id, job_id, index, first_line, lines, first_byte, bytes)
-         SELECT $1, $2, c.* FROM UNNEST($3::integer[], $4::bigint[], $5::integer[], $6::bigint[], $7::bigint[]) AS c",
+        "INSERT INTO job_chunks (tenant_id, job_id, index, first_line, lines, first_byte, bytes, tokens)
+         SELECT $1, $2, c.* FROM UNNEST($3::integer[], $4::bigint[], $5::integer[], $6::bigint[], $7::bigint[], $8::bigint[])
+             AS c",
         tenant,
         job.id.0,
         &columns.0,
@@ -157,6 +160,7 @@ pub async fn create(
         &columns.2,
         &columns.3,
         &columns.4,
+        tokens,
     )
     .execute(tx.conn())
     .await?;
@@ -234,7 +238,7 @@ async fn select(tx: &mut TenantTx, ids: Ids, limit: i64) -> Result<Vec<Job>, Sto
         r#"SELECT j.id, j.tenant_id, j.project_id, j.operation, j.model, j.version_id, v.digest, j.state,
                j.total_lines, j.completed_lines, j.failed_lines, j.input_file_id, j.output_file_id,
                j.error_file_id, j.metadata, j.created_at, j.cancelling_at, j.finalizing_at, j.ended_at,
-               s.reason AS "workload_reason?", s.placement AS "placement?", s.detail AS "placement_detail?"
+               j.waits_for, s.reason AS "workload_reason?", s.placement AS "placement?", s.detail AS "placement_detail?"
            FROM jobs j
            JOIN model_versions v ON v.id = j.version_id
            LEFT JOIN LATERAL (
@@ -275,6 +279,7 @@ struct Row {
     cancelling_at: Option<OffsetDateTime>,
     finalizing_at: Option<OffsetDateTime>,
     ended_at: Option<OffsetDateTime>,
+    waits_for: Option<String>,
     workload_reason: Option<String>,
     placement: Option<String>,
     placement_detail: Option<String>,
@@ -284,6 +289,7 @@ impl Row {
     fn reason(&self, state: JobState) -> Option<String> {
         let waits = "it waits for the scheduler";
         match (state, self.placement.as_deref()) {
+            (JobState::InProgress, _) if self.waits_for.is_some() => self.waits_for.clone(),
             (JobState::Cancelling, _) => Some("lines that run are being stopped".to_owned()),
             (JobState::InProgress, Some("assigned")) => Some(
                 self.placement_detail.clone().unwrap_or_else(|| "a worker is loading the model".to_owned()),

@@ -7,6 +7,7 @@
 pub mod accelerators;
 pub mod audit;
 pub mod autoscaling;
+pub mod budgets;
 pub mod credentials;
 pub mod deletions;
 pub mod endpoints;

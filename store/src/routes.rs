@@ -26,6 +26,8 @@ pub struct EndpointRoute {
     pub version_digest: Sha256Digest,
     /// Whether any replica is wanted, or would be if asked for.
     pub wanted: bool,
+    /// Whether its tenant, or a project of it, has a budget of tokens.
+    pub budgeted: bool,
     /// Ready replicas on live workers, by placement.
     pub replicas: Vec<ReplicaRoute>,
 }
@@ -48,6 +50,7 @@ struct Row {
     project_id: Uuid,
     name: String,
     wanted: bool,
+    budgeted: bool,
     digest: Vec<u8>,
     placement_id: Option<Uuid>,
     worker_id: Option<Uuid>,
@@ -59,6 +62,7 @@ pub async fn load(tx: &mut SystemTx) -> Result<Vec<EndpointRoute>, StoreError> {
     let rows = query_as!(
         Row,
         r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 OR e.max_replicas IS NOT NULL AS "wanted!", v.digest,
+               EXISTS (SELECT FROM budgets b WHERE b.tenant_id = e.tenant_id AND b.class IS NULL) AS "budgeted!",
                r.placement_id AS "placement_id?", r.worker_id AS "worker_id?", r.address AS "address?"
            FROM endpoints e
            JOIN model_versions v ON v.id = e.version_id
@@ -86,6 +90,7 @@ pub async fn load_some(
     let rows = query_as!(
         Row,
         r#"SELECT e.id, e.tenant_id, e.project_id, e.name, e.replicas > 0 OR e.max_replicas IS NOT NULL AS "wanted!", v.digest,
+               EXISTS (SELECT FROM budgets b WHERE b.tenant_id = e.tenant_id AND b.class IS NULL) AS "budgeted!",
                r.placement_id AS "placement_id?", r.worker_id AS "worker_id?", r.address AS "address?"
            FROM unnest($1::uuid[]) AS wanted (id)
            JOIN endpoints e ON e.id = wanted.id
@@ -136,6 +141,7 @@ fn gather(rows: Vec<Row>) -> Result<Vec<EndpointRoute>, StoreError> {
                     digest.map_err(|_| StoreError::corrupt("model_versions", "digest", row.id))?,
                 ),
                 wanted: row.wanted,
+                budgeted: row.budgeted,
                 replicas: Vec::new(),
             });
         }

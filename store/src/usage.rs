@@ -7,6 +7,8 @@ use sqlx::query;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub mod history;
+
 use crate::error::exists;
 use crate::{StoreError, SystemTx, TenantTx, Tx};
 

@@ -220,10 +220,15 @@ async fn examples(
     let (_, sessions) = call(&stage.http, Method::GET, &url, Some(platform), None).await;
     // A member, a quota that holds nothing back, and a limit in it.
     let quotas = json!({"quotas": [{"class": "cpu", "nominal": 1_000_000_000}]});
+    let budgets = json!({"budgets": [
+        {"counts": "accelerator_seconds", "class": "cpu", "period": "month", "limit": 1_000_000_000},
+    ]});
     for (path, body) in [
         (format!("projects/{NAME}/members/{account}?tenant={NAME}"), json!({"role": "user"})),
         (format!("tenants/{NAME}/quota"), quotas.clone()),
         (format!("projects/{NAME}/quota?tenant={NAME}"), quotas.clone()),
+        (format!("tenants/{NAME}/budgets"), budgets.clone()),
+        (format!("projects/{NAME}/budgets?tenant={NAME}"), budgets.clone()),
     ] {
         let url = format!("{}/api/v1/{path}", stage.public);
         let (status, answer) = call(&stage.http, Method::PUT, &url, Some(platform), Some(body)).await;
@@ -238,6 +243,9 @@ async fn examples(
         "get_project_quota": of_project,
         "put_project_quota": {"tenant": NAME, "project": NAME, "body": quotas},
         "delete_project_quota": of_project,
+        "get_project_budgets": of_project,
+        "put_project_budgets": {"tenant": NAME, "project": NAME, "body": budgets},
+        "delete_project_budgets": of_project,
         "explain_workload": {"tenant": NAME, "workload": workloads["items"][0]["id"]},
         "create_endpoint": {"tenant": NAME, "body": {"name": "made", "model": NAME, "project": NAME, "replicas": 0}},
         "create_job": {"tenant": NAME, "body": {"input_file_id": existing["body.input_file_id"][0], "project": NAME}},

@@ -6,6 +6,7 @@
 mod autoscaling;
 mod batches;
 mod bounds;
+mod budgets;
 mod catalogue;
 mod classes;
 mod closing;
@@ -23,4 +24,5 @@ mod placement;
 mod quotas;
 mod secrecy;
 mod sign_in;
+mod tokens;
 mod up;

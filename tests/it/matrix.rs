@@ -144,6 +144,9 @@ async fn every_caller_may_do_what_the_table_says() {
             if operation.name == "delete_tenant_quota" && decision == "ok" {
                 scene.give_quotas().await;
             }
+            if operation.name == "delete_tenant_budgets" && decision == "ok" {
+                scene.give_budgets().await;
+            }
             line.entry(decision).or_default().push(&caller.name);
         }
         table.insert(format!("{} {} {}", operation.name, operation.method, operation.route), line);
@@ -196,6 +199,7 @@ fn body(operation: &str) -> Value {
         "update_project" => json!({"name": "x"}),
         "put_project_member" => json!({"role": "viewer"}),
         "put_tenant_quota" | "put_project_quota" => json!({"quotas": []}),
+        "put_tenant_budgets" | "put_project_budgets" => json!({"budgets": []}),
         "update_account" | "update_service_account" => json!({"display_name": "x"}),
         "set_group_mappings" => json!({"mappings": []}),
         "update_identity_provider" => json!({"enabled": true}),

@@ -224,6 +224,42 @@ fn kept_session(i: &Installation, file: &str) -> String {
 }
 
 #[tokio::test]
+async fn budgets_are_set_listed_and_removed() {
+    let i = Installation::start().await;
+    assert!(i.run(&["bootstrap-admin", "--to", "first"]).await.ok);
+    std::fs::write(i.path("admin"), "a password of my own").unwrap();
+    i.ok("first", &["accounts", "change-password", "--new-password-file", "admin"]).await;
+    i.ok("admin", &["tenants", "create", "health"]).await;
+    let none = i.by("admin", &["budgets", "list"]).await;
+    assert!(none.ok && none.err.contains("No budgets are set"), "{}{}", none.out, none.err);
+    let bad = i.by("admin", &["budgets", "set", "health", "--budget", "cpu=1h"]).await;
+    assert!(!bad.ok && bad.err.contains("cpu=100h/month"), "{}", bad.err);
+    let unknown = i.by("admin", &["budgets", "set", "health", "--budget", "gpu=1h/day"]).await;
+    assert!(!unknown.ok && unknown.err.contains("accelerator class that does not exist"), "{}", unknown.err);
+
+    let set = ["budgets", "set", "health", "--budget", "cpu=1.5h/month", "--budget", "tokens=1000/day"];
+    let shown = i.ok("admin", &set).await;
+    for part in ["WHOSE", "tokens", "1000", "cpu", "1.5h", "0s", "month", "day"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let project = ["budgets", "set", "--project", "sandbox", "--tenant", "health", "--budget", "cpu=90s/day"];
+    assert!(i.ok("admin", &project).await.contains("health/sandbox"));
+    let listed = i.ok("admin", &["budgets", "list", "--output", "json"]).await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["nodes"].as_array().unwrap().len(), 2, "{listed}");
+    assert_eq!(listed["nodes"][0]["budgets"][1]["limit"], 5400, "{listed}");
+    i.ok("admin", &["budgets", "remove", "--project", "sandbox", "--tenant", "health"]).await;
+    i.ok("admin", &["budgets", "remove", "health"]).await;
+    assert!(!i.by("admin", &["budgets", "remove", "health"]).await.ok, "there are none any more");
+    let log = i.ok("admin", &["audit", "list", "--tenant", "health", "--action", "put_tenant_budgets"]).await;
+    assert_eq!(log.lines().count(), 2, "{log}");
+
+    let usage = i.ok("admin", &["usage", "--history", "--from", "2026-03-01", "--to", "2026-03-02"]).await;
+    assert!(usage.contains("ACCELERATOR HOURS") && usage.contains("COMPLETION TOKENS"), "{usage}");
+    i.system.stop().await;
+}
+
+#[tokio::test]
 async fn a_certificate_is_fetched_and_checked_without_the_installation() {
     let i = Installation::start().await;
     assert!(i.run(&["bootstrap-admin", "--to", "first"]).await.ok);

@@ -143,14 +143,15 @@ impl Scene {
         let term = self.term();
         let mut board = self.board.lock().await;
         if board.is_none() {
-            *board = Some(Board::read(&self.db.store, &settings, term).await.unwrap());
+            *board = Some(Board::read(&self.db.store, &settings, term, self.now).await.unwrap());
         }
         let board = board.as_mut().unwrap();
         let summary = board.settle(&self.db.store, &settings, term, self.now).await.unwrap();
         if summary.settled {
             let limits = ShareLimits::default();
-            let (all, _) =
-                store::workloads::snapshot(&self.db.store, term.since, limits, false).await.unwrap();
+            let (all, _) = store::workloads::snapshot(&self.db.store, term.since, limits, false, self.now)
+                .await
+                .unwrap();
             assert!(board.facts().agrees(&all), "{:#?} is not {all:#?}", board.facts());
             self.replay().await;
         }
@@ -218,7 +219,10 @@ impl Scene {
     }
 
     pub async fn snapshot(&self) -> domain::planner::Snapshot {
-        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default(), false).await.unwrap().0
+        store::workloads::snapshot(&self.db.store, self.now, ShareLimits::default(), false, self.now)
+            .await
+            .unwrap()
+            .0
     }
 
     /// Where live placements are, by name of the worker.
@@ -293,7 +297,7 @@ async fn lead(db: &Database, now: Timestamp) -> Leader {
 }
 
 async fn tick(db: &Database, term: Term, now: Timestamp) -> Result<scheduler::Summary, StoreError> {
-    Board::read(&db.store, &Settings::default(), term)
+    Board::read(&db.store, &Settings::default(), term, now)
         .await?
         .settle(&db.store, &Settings::default(), term, now)
         .await
@@ -360,6 +364,7 @@ async fn work_of_a_lost_worker_goes_elsewhere_and_its_leases_come_back() {
     store::jobs::leases::lease(&mut tx, job, lost, share.placement_id, share.generation, token, scene.now)
         .await
         .unwrap()
+        .chunk()
         .expect("there is a chunk");
     tx.commit().await.unwrap();
     assert_eq!(scene.db.count("SELECT count(*) FROM job_chunks WHERE state = 'leased'").await, 1);
@@ -509,6 +514,7 @@ async fn a_worker_that_joins_again_replaces_its_former_process() {
     store::jobs::leases::lease(&mut tx, job, worker, share.placement_id, share.generation, token, scene.now)
         .await
         .unwrap()
+        .chunk()
         .expect("there is a chunk");
     tx.commit().await.unwrap();
 

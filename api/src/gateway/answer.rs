@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use domain::budgets::most_tokens;
 use domain::inference::{Event, FailureKind, FinishReason, Priority, TokenCounts};
 use domain::models::Sha256Digest;
 use domain::openai::Parsed;
@@ -100,6 +101,9 @@ impl Answer {
         let input = serde_json::to_vec(&generate.input).map_err(ApiError::internal)?;
         let body = serde_json::to_vec(&generate).map_err(ApiError::internal)?.into();
         let mut meter = Meter::new(app, caller, tenant, &route, request, model.clone(), &input);
+        if route.budgeted {
+            meter.reserve(most_tokens(input.len(), generate.max_tokens)).await?;
+        }
         let endpoint = route.endpoint;
         let mut tries =
             Tries { app, tenant, model: &model, endpoint, request, body: &body, made: 0, tried: Vec::new() };

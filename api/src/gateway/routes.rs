@@ -52,6 +52,8 @@ pub(crate) struct Route {
     /// Whether any replica is wanted, or would be if asked for: if not, waiting
     /// for one is vain.
     pub wanted: bool,
+    /// Whether a budget of tokens may bind who pays for its answers.
+    pub budgeted: bool,
     replicas: Vec<Arc<Replica>>,
 }
 
@@ -269,6 +271,7 @@ mod tests {
             name: "m".to_owned(),
             version_digest: Sha256Digest::of(b"m"),
             wanted: true,
+            budgeted: false,
             replicas: replicas
                 .iter()
                 .map(|p| ReplicaRoute {

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use domain::inference::TokenCounts;
 use domain::principals::Caller;
+use domain::quotas::Amount;
 use domain::usage::UsageRow;
 use domain::{RequestId, TenantId, UsageId, WorkerId};
 use serde_json::json;
 use store::StoreError;
+use store::budgets::tokens;
 
 use super::routes::Route;
-use crate::problem::chain;
+use crate::problem::{ApiError, Result, chain};
 use crate::state::App;
 
 /// Tries to write a settlement, with a growing pause between them.
@@ -47,6 +49,8 @@ pub(super) struct Meter {
     /// Delivered.
     counts: TokenCounts,
     ending: Ending,
+    /// Tokens are reserved for it.
+    reserved: bool,
 }
 
 impl Meter {
@@ -73,8 +77,30 @@ impl Meter {
             prompt_tokens: 0,
             counts: TokenCounts::default(),
             ending: Ending::Open,
+            reserved: false,
             app: app.clone(),
         }
+    }
+
+    /// Whose budget.
+    fn pays(&self) -> domain::ProjectId {
+        self.caller.project().unwrap_or(self.project)
+    }
+
+    /// Reserves what the answer may come to, before anybody works on it; refused
+    /// where a budget has too little left.
+    pub async fn reserve(&mut self, tokens: Amount) -> Result<()> {
+        let now = self.app.clock.now();
+        let mut tx = self.app.store.tenant(self.tenant).await?;
+        let short = tokens::reserve(&mut tx, self.request, self.pays(), tokens, now).await?;
+        if let Some(short) = short {
+            metrics::counter!("chancery_budget_refusals_total").increment(1);
+            let retry_after_secs = short.ends.since(now).as_secs().max(1);
+            return Err(ApiError::BudgetSpent { retry_after_secs, detail: short.to_string() });
+        }
+        // From here on it may be there, and is released whatever comes.
+        self.reserved = true;
+        Ok(tx.commit().await?)
     }
 
     /// A worker began to answer.
@@ -108,7 +134,12 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let Some((worker, since)) = self.by else { return };
+        let Some((worker, since)) = self.by else {
+            if self.reserved && tokio::runtime::Handle::try_current().is_ok() {
+                self.app.tasks.spawn(release(self.app.clone(), self.tenant, self.request));
+            }
+            return;
+        };
         let (outcome, accelerator_ms) = match self.ending {
             Ending::Finished { accelerator_ms } => ("finished", accelerator_ms),
             // The engine's figure is lost with the rest of the answer; the
@@ -122,7 +153,7 @@ impl Drop for Meter {
         let row = UsageRow {
             id: UsageId::generate(),
             tenant_id: self.tenant,
-            project_id: self.caller.project().unwrap_or(self.project),
+            project_id: self.pays(),
             key_id: self.caller.key(),
             endpoint_id: Some(self.endpoint),
             job_id: None,
@@ -158,14 +189,14 @@ impl Drop for Meter {
             return;
         }
         let app = self.app.clone();
-        self.app.tasks.spawn(settle(app, row, event));
+        self.app.tasks.spawn(settle(app, row, event, self.reserved));
     }
 }
 
-async fn settle(app: App, row: UsageRow, event: domain::audit::AuditEvent) {
+async fn settle(app: App, row: UsageRow, event: domain::audit::AuditEvent, reserved: bool) {
     let mut pause = FIRST_PAUSE;
     for left in (0..TRIES).rev() {
-        match write(&app, &row, &event).await {
+        match write(&app, &row, &event, reserved).await {
             Ok(()) => return,
             // An earlier try may have committed without our hearing of it.
             Err(StoreError::Exists(_)) => return,
@@ -183,9 +214,31 @@ async fn settle(app: App, row: UsageRow, event: domain::audit::AuditEvent) {
     }
 }
 
-async fn write(app: &App, row: &UsageRow, event: &domain::audit::AuditEvent) -> Result<(), StoreError> {
+async fn write(
+    app: &App,
+    row: &UsageRow,
+    event: &domain::audit::AuditEvent,
+    reserved: bool,
+) -> Result<(), StoreError> {
     let mut tx = app.store.tenant(row.tenant_id).await?;
+    if reserved {
+        tokens::release(&mut tx, row.request_id).await?;
+    }
     store::usage::record(&mut tx, row).await?;
     store::audit::record(&mut tx, event).await?;
     tx.commit().await
+}
+
+/// Gives back what was reserved for an answer that nobody began. If that fails,
+/// it expires.
+async fn release(app: App, tenant: TenantId, request: RequestId) {
+    let released = async {
+        let mut tx = app.store.tenant(tenant).await?;
+        tokens::release(&mut tx, request).await?;
+        tx.commit().await
+    };
+    if let Err(e) = released.await {
+        let error = chain(&e);
+        tracing::warn!(error, request.id = %request, "Tokens stay reserved for a while");
+    }
 }

@@ -9,13 +9,15 @@ use domain::files::File;
 use domain::inference::Priority;
 use domain::jobs::line_request_id;
 use domain::openai::{BatchLine, ErrorBody, ErrorObject, Operation, answer_body, parse_line};
+use domain::outbox::Topic;
 use domain::workers::{
     CompleteRequest, CompletedLine, LeaseRequest, LeasedChunk, LeasedLine, LineOutcome, RenewRequest,
     RenewResponse,
 };
 use domain::{JobId, LeaseToken, Timestamp, WorkerId};
 use serde_json::json;
-use store::jobs::leases::{self, Chunk, Renewal};
+use store::budgets::tokens;
+use store::jobs::leases::{self, Chunk, Leased, Renewal};
 use store::results::LineResult;
 use store::usage::LineUsage;
 use utoipa_axum::router::OpenApiRouter;
@@ -49,8 +51,20 @@ async fn lease_chunk(
     let mut tx = app.store.system().await?;
     let token = LeaseToken(uuid::Builder::from_random_bytes(app.random()).into_uuid());
     let leased = leases::lease(&mut tx, job, worker, body.placement_id, body.generation, token, now).await?;
+    let chunk = match leased {
+        Leased::Chunk(chunk) => chunk,
+        Leased::Nothing => return Ok(StatusCode::NO_CONTENT.into_response()),
+        Leased::Short(short) => {
+            drop(tx);
+            let mut tx = app.store.system().await?;
+            if tokens::wait_for_tokens(&mut tx, job, &short).await? {
+                store::outbox::publish(&mut tx, Topic::Desired, job, now).await?;
+                tx.commit().await?;
+            }
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+    };
     tx.commit().await?;
-    let Some(chunk) = leased else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     let lines = read_lines(&app, &chunk).await?;
     let lines = lines.into_iter().map(|(line, parsed)| LeasedLine {
         line,

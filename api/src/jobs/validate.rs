@@ -3,10 +3,12 @@
 
 use std::collections::HashSet;
 
+use domain::budgets::most_tokens;
 use domain::files::File;
 use domain::jobs::{ChunkRange, LineReader, MAX_LINES, MAX_PROBLEMS};
 use domain::models::Sha256Digest;
 use domain::openai::{Operation, parse_line};
+use domain::quotas::Amount;
 use futures_util::StreamExt;
 use store::objects::Objects;
 
@@ -19,6 +21,8 @@ pub(super) struct Input {
     pub model: String,
     /// Its lines, as they will be leased.
     pub chunks: Vec<ChunkRange>,
+    /// Most tokens that each chunk can come to.
+    pub tokens: Vec<Amount>,
 }
 
 /// What was found so far.
@@ -28,6 +32,8 @@ struct Reading {
     /// Digests of the ids, which may be long.
     ids: HashSet<[u8; 16]>,
     starts: Vec<u64>,
+    /// Most tokens of each line.
+    tokens: Vec<Amount>,
     problems: Vec<String>,
     more_problems: u64,
 }
@@ -47,6 +53,7 @@ impl Reading {
             Ok(parsed) => parsed,
             Err(e) => return self.problem(line.position, e.message),
         };
+        self.tokens.push(most_tokens(line.text.len(), parsed.request.max_tokens));
         let digest = Sha256Digest::of(parsed.custom_id.as_bytes()).0;
         let mut id = [0; 16];
         id.copy_from_slice(&digest[..16]);
@@ -79,7 +86,16 @@ impl Reading {
                 "the input has no lines; write one request per line",
             ));
         };
-        Ok(Input { model, chunks: ChunkRange::of_lines(&self.starts, bytes) })
+        let chunks = ChunkRange::of_lines(&self.starts, bytes);
+        let mut lines = self.tokens.into_iter();
+        let sum = |chunk: &ChunkRange| {
+            lines
+                .by_ref()
+                .take(usize::try_from(chunk.lines).unwrap_or(usize::MAX))
+                .fold(0, Amount::saturating_add)
+        };
+        let tokens = chunks.iter().map(sum).collect();
+        Ok(Input { model, chunks, tokens })
     }
 }
 
@@ -91,6 +107,7 @@ pub(super) async fn read(objects: &Objects, file: &File, operation: Operation) -
         model: None,
         ids: HashSet::new(),
         starts: Vec::new(),
+        tokens: Vec::new(),
         problems: Vec::new(),
         more_problems: 0,
     };
@@ -157,6 +174,8 @@ mod tests {
         let input = check(content).await.unwrap();
         assert_eq!(input.model, "m");
         assert_eq!(input.chunks.iter().map(|c| c.lines).sum::<u64>(), 50);
+        assert_eq!(input.tokens.len(), input.chunks.len());
+        assert!(input.tokens.iter().sum::<i64>() > 50 * 4096, "no line says how long its answer may be");
     }
 
     #[tokio::test]

@@ -31,6 +31,9 @@ impl Planner {
         let most = decisions.len().saturating_add(most);
         self.recalled_in_vain.clear();
         self.bring_back();
+        while let Some(id) = self.admissions.promised_beyond_budget() {
+            self.wait_again(id, now);
+        }
         self.look_at_devices();
         self.run_cycles(now, most, decisions);
         for _ in 0..MOST_TURNS {
@@ -72,8 +75,8 @@ impl Planner {
         }
     }
 
-    /// Tells quota in which class each kind that waits could be had now, if in any.
-    /// Returns whether that is another than before.
+    /// Tells quota in which classes each kind that waits could be had now. Returns
+    /// whether they are others than before.
     fn look_at_devices(&mut self) -> bool {
         let mut any = false;
         for id in self.admissions.waiting_kinds() {
@@ -83,8 +86,9 @@ impl Planner {
                 continue;
             }
             *looked = revisions.collect();
-            let option = (0..kind.classes.len()).find(|option| self.devices.fits(kind, *option));
-            any |= self.admissions.prefer(id, option);
+            let takes = |option| u16::from(self.devices.fits(kind, option)) << option;
+            let options = (0..kind.classes.len()).map(takes).fold(0, |all, option| all | option);
+            any |= self.admissions.tell_takers(id, options);
         }
         any
     }

@@ -41,6 +41,7 @@ impl Snapshot {
                 if found.generation != *generation || self.workers.get(worker).is_none_or(|w| w.live) {
                     return None;
                 }
+                self.settle_time(*placement, now);
                 self.end_placement(*placement)
             }
             Decision::CreateWorkloads {

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::devices::{Devices, Kind};
 use super::quota::Listed;
 use super::telling::Judged;
-use super::{Decision, Hold, Intent, LivePlacement, Snapshot, TenantBounds, quota};
+use super::{Decision, Hold, Intent, LivePlacement, Snapshot, TenantBounds, budgets, quota};
+use crate::budgets::TimeBudget;
 use crate::placing::Demand;
 use crate::quotas::{Admissions, Ask, HoldingStanding, NodeSpec, Rule};
 use crate::workers::Worker;
@@ -28,6 +29,8 @@ pub enum Change {
     Tenant(TenantId, Option<TenantBounds>),
     /// The quota tree, as in [`Snapshot::quotas`].
     Quotas(Vec<NodeSpec>),
+    /// What a tenant and its projects may spend, as in [`Snapshot::budgets`].
+    Budgets(TenantId, Vec<TimeBudget>),
     /// A worker with its devices.
     Worker(WorkerId, Option<Worker>),
     /// What an owner wants.
@@ -129,7 +132,7 @@ pub struct Planner {
     pub(super) cordoned: BTreeSet<WorkerId>,
     /// Workers to be judged by their silence.
     pub(super) changed_workers: BTreeSet<WorkerId>,
-    requote: bool,
+    pub(super) requote: bool,
     /// Something was placed or promised room, is to leave, or joined them, since
     /// those were looked at that no device takes.
     pub(super) crowded: bool,
@@ -190,6 +193,7 @@ impl Planner {
             deferred: false,
         };
         new.facts.quotas = snapshot.quotas;
+        new.facts.budgets = snapshot.budgets;
         new.facts.tenants = snapshot.tenants;
         let all = (snapshot.workers.into_iter().map(|(id, worker)| Change::Worker(id, Some(worker))))
             .chain(snapshot.intents.into_iter().map(|(owner, intent)| Change::Intent(owner, Some(intent))))
@@ -237,6 +241,7 @@ impl Planner {
                     self.requote = true;
                 }
             }
+            Change::Budgets(tenant, budgets) => self.tell_budgets(tenant, budgets),
             Change::Worker(id, worker) => self.tell_worker(id, worker),
             Change::Intent(owner, intent) => {
                 let floors = [self.facts.intents.get(&owner), intent.as_ref()].map(quota::floor);
@@ -411,8 +416,8 @@ impl Planner {
                     && self.admissions.ask(id).is_some_and(|told| match standing {
                         Standing::Waits | Standing::Promised => told == ask,
                         _ => {
-                            (&told.options, told.project, told.group)
-                                == (&ask.options, ask.project, ask.group)
+                            (&told.options, told.project, told.group, &told.budget)
+                                == (&ask.options, ask.project, ask.group, &ask.budget)
                         }
                     })
             }
@@ -545,6 +550,7 @@ impl Planner {
         let bounds = bounds(wanted.tenant);
         let kind = Kind::of(wanted.resources, bounds.map_or(&[], |bounds| &bounds.zones));
         let mut ask = wanted.ask(&self.listed);
+        ask.budget = budgets::asked(self.facts.budgets.get(&wanted.tenant), wanted.resources);
         ask.hold = bounds.and_then(|bounds| bounds.closed).map(quota::hold);
         let fresh = !self.known.contains_key(&id);
         if fresh && standing == Standing::Waits {

@@ -22,7 +22,7 @@ impl Planner {
     }
 
     /// Ends what stood on lost workers; its workloads wait again.
-    pub(super) fn end_lost_placements(&mut self, decisions: &mut Vec<Decision>) {
+    pub(super) fn end_lost_placements(&mut self, now: Timestamp, decisions: &mut Vec<Decision>) {
         for id in std::mem::take(&mut self.changed_workers) {
             if !self.lost.contains(&id) {
                 continue;
@@ -30,6 +30,7 @@ impl Planner {
             for placement in self.on_worker.get(&id).cloned().unwrap_or_default() {
                 let Some(ended) = self.facts.placements.get(&placement) else { continue };
                 let (workload, generation) = (ended.workload_id, ended.generation);
+                self.facts.settle_time(placement, now);
                 let why = EndReason::WorkerLost;
                 decisions.push(Decision::EndPlacement { placement, generation, worker: id, why });
                 self.forget_placement(placement, workload, id);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::{Closed, Intent, LivePlacement, Snapshot};
+use super::{Closed, Intent, LivePlacement, Snapshot, budgets};
 use crate::accelerators::ResourceRequest;
 use crate::quotas::{
     Admissions, Amount, Ask, Group, Hold, Holding, HoldingStanding, Key, Level, MAX_AMOUNT, NodeId, NodeSpec,
@@ -70,6 +70,7 @@ pub(super) fn nodes(facts: &Snapshot, listed: &Listed) -> Vec<NodeSpec> {
         node.quotas = classes.iter().map(|class| (Key::milli(class), all)).collect();
         nodes.push(node);
     }
+    budgets::add(&facts.budgets, &mut nodes);
     nodes
 }
 

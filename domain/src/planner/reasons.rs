@@ -78,7 +78,6 @@ pub(super) fn of_quota(why: Option<&WhyNot>, classes: &[&str]) -> Reason {
         Level::Priority => {
             format!("others use what is its tenant's of class {class}, and are no less important")
         }
-        Level::Budget => "its budget for this period is used up or reserved".to_owned(),
         _ => why.detail.clone().unwrap_or_else(|| format!("it is stopped by {}", why.level.as_str())),
     };
     let others: Vec<&str> = classes.iter().copied().filter(|other| *other != class).collect();

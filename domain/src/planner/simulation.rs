@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::*;
 use crate::accelerators::Device;
+use crate::budgets::{Period, RESERVE_SECS, TimeBudget, whole};
 use crate::quotas::{
     BorrowWhilePreempting, Key, NodeId, NodeSpec, Quota, Reclaim, Resource, Strategy, Tree, WithinTenant,
 };
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY};
 use crate::workloads::{PlacementState, WorkloadState};
-use crate::{CohortId, EndpointId, JobId};
+use crate::{CohortId, EndpointId, JobId, ProjectId};
 
 pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
 /// Plans until nothing is left to decide: end, create, place, nothing.
@@ -69,6 +70,8 @@ pub(super) struct World {
     pub shared_tenants: bool,
     /// Whether some will do with devices of another class.
     pub several_classes: bool,
+    /// Whether what tenants and projects may spend is limited.
+    pub budgets: bool,
     /// One planner that is told of changes, and what it was told.
     kept: Option<(Recorder, Snapshot)>,
     epoch: i64,
@@ -85,6 +88,7 @@ impl World {
             random: Random(seed),
             shared_tenants: false,
             several_classes: false,
+            budgets: false,
             kept: None,
             epoch: 0,
             pages: Vec::new(),
@@ -244,6 +248,60 @@ impl World {
         })
     }
 
+    /// Budgets are of the periods of now: who reads them is told so.
+    fn turn(&mut self) {
+        for budget in self.snapshot.budgets.values_mut().flatten() {
+            if budget.is_over(self.now) {
+                (budget.began, budget.settled_ms) = (budget.period.begins(self.now), 0);
+            }
+        }
+    }
+
+    /// A tenant gets other budgets, or none. What was spent before is forgotten.
+    fn change_budgets(&mut self, owner: WorkloadOwner) {
+        let (tenant, project) =
+            (self.snapshot.intents[&owner].tenant_id, self.snapshot.intents[&owner].project_id);
+        let mut budgets = Vec::new();
+        for project in [None, Some(project)] {
+            for class in ["cpu", "other"] {
+                if self.random.below(2) == 0 {
+                    continue;
+                }
+                let period = self.random.pick(&[Period::Day, Period::Month]).unwrap();
+                budgets.push(TimeBudget {
+                    project,
+                    class: class.to_owned(),
+                    period,
+                    limit: i64::try_from(self.random.below(60)).unwrap() * 10_000,
+                    settled_ms: 0,
+                    began: period.begins(self.now),
+                });
+            }
+        }
+        if budgets.is_empty() {
+            self.snapshot.budgets.remove(&tenant);
+        } else {
+            self.snapshot.budgets.insert(tenant, budgets);
+        }
+    }
+
+    /// Whether all budgets that cover it have room for one more, as the database
+    /// counts it.
+    fn budget_fits(&self, tenant: TenantId, project: Option<ProjectId>, class: &str, milli: u32) -> bool {
+        let Some(project) = project else { return true };
+        let budgets = self.snapshot.budgets.get(&tenant).map_or(&[][..], Vec::as_slice);
+        budgets.iter().filter(|budget| budget.covers(project, class)).all(|budget| {
+            let live = self.snapshot.placements.values();
+            let live = live.filter(|p| p.tenant_id == tenant && budget.covers(p.project_id, &p.class));
+            let held = live.map(|p| {
+                let ran = self.now.since(p.since.max(budget.period.begins(self.now))).as_millis();
+                i64::try_from(ran).unwrap().max(RESERVE_SECS * 1000) * i64::from(p.resources.milli)
+            });
+            let all = budget.settled(self.now) + held.sum::<i64>();
+            whole(all + RESERVE_SECS * 1000 * i64::from(milli)) <= budget.limit
+        })
+    }
+
     pub fn pass(&mut self, secs: u64) {
         self.now = self.now + Duration::from_secs(secs);
     }
@@ -278,6 +336,7 @@ impl World {
 
     /// Plans and applies until nothing is decided; returns all that was.
     pub fn settle(&mut self) -> Vec<Decision> {
+        self.turn();
         let mut all = Vec::new();
         for _ in 0..=MOST_ROUNDS {
             let decisions = plan(&self.snapshot, self.now);
@@ -296,6 +355,7 @@ impl World {
 
     /// The same with one planner that is kept and told what changed.
     pub fn settle_kept(&mut self) -> Vec<Decision> {
+        self.turn();
         let mut all = Vec::new();
         let (mut recorder, mut told) = self.kept.take().unwrap_or_else(|| {
             self.epoch += 1;
@@ -348,6 +408,16 @@ impl World {
             recorder.tell(Change::Quotas(now.quotas.clone()));
         }
         let mut changes = Vec::new();
+        let mut later = BTreeMap::new();
+        // What ends was counted as spent when that was decided.
+        let ends = under_way.iter().any(|d| matches!(d, Decision::EndPlacement { .. }));
+        if ends {
+            later = told.budgets.clone();
+        } else {
+            differences(&told.budgets, &now.budgets, &mut self.random, |tenant, v| {
+                changes.push(Change::Budgets(tenant, v.unwrap_or_default()));
+            });
+        }
         differences(&told.tenants, &now.tenants, &mut self.random, |id, v| {
             changes.push(Change::Tenant(id, v));
         });
@@ -374,6 +444,9 @@ impl World {
         changes.retain(|change| !is_changing(change));
         changes.into_iter().for_each(|change| recorder.tell(change));
         *told = self.snapshot.clone();
+        if ends {
+            told.budgets = later;
+        }
     }
 
     /// A scheduler that leads from now on knows what the database says.
@@ -473,9 +546,17 @@ impl World {
             self.quota_fits(asking.tenant_id, class, &asking.resources),
             "placed beyond quota: {asking:?}"
         );
+        let project = self.snapshot.intents.get(&asking.owner).map(|intent| intent.project_id);
+        assert!(
+            self.budget_fits(asking.tenant_id, project, class, asking.resources.milli),
+            "placed beyond a budget: {asking:?} of {:#?}",
+            self.snapshot.budgets
+        );
     }
 
     fn end(&mut self, id: PlacementId) {
+        let now = self.now;
+        self.snapshot.settle_time(id, now);
         assert!(!self.snapshot.end_placement(id).is_empty(), "ended twice");
     }
 
@@ -538,7 +619,9 @@ impl World {
                 .filter(|w| bounds.zones.is_empty() || bounds.zones.contains(&w.zone.to_string()))
                 .flat_map(|w| &w.devices)
                 .find(|d| {
+                    let project = self.snapshot.intents.get(&workload.owner).map(|intent| intent.project_id);
                     request.option(&d.class).is_some()
+                        && self.budget_fits(workload.tenant_id, project, &d.class, request.milli)
                         && d.memory_bytes - d.used_memory_bytes >= request.memory_bytes
                         && d.milli - d.used_milli >= request.milli
                 });
@@ -550,6 +633,17 @@ impl World {
     pub fn happen(&mut self) {
         let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
         let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
+        if self.budgets && self.random.below(4) == 0 {
+            if self.random.below(2) == 0 {
+                if let Some(owner) = self.random.pick(&owners) {
+                    self.change_budgets(owner);
+                }
+            } else {
+                let hours = 1 + self.random.below(40);
+                self.pass(hours * 3600);
+                self.report();
+            }
+        }
         match self.random.below(if self.shared_tenants { 13 } else { 11 }) {
             0 if workers.len() < 12 => {
                 let (devices, memory) = (1 + self.random.below(3), 1 + self.random.below(16));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::accelerators::ResourceRequest;
+use crate::budgets::TimeBudget;
 use crate::quotas::NodeSpec;
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{PlacementState, Workload, WorkloadOwner};
@@ -23,6 +24,10 @@ pub struct Snapshot {
     pub tenants: BTreeMap<TenantId, TenantBounds>,
     /// The quota tree, cohorts before what is in them.
     pub quotas: Vec<NodeSpec>,
+    /// What tenants and their projects may spend of accelerators' time, of those
+    /// for whom that is limited.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: BTreeMap<TenantId, Vec<TimeBudget>>,
     /// Order and preempt by dominant share.
     pub fair_sharing: bool,
     /// Every worker, with its devices and what is used of them. `live` is as
@@ -44,6 +49,7 @@ impl Snapshot {
             leading_since,
             tenants: BTreeMap::new(),
             quotas: Vec::new(),
+            budgets: BTreeMap::new(),
             fair_sharing: false,
             workers: BTreeMap::new(),
             intents: BTreeMap::new(),

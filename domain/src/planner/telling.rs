@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::board::Standing;
 use super::reasons::{self, Reason};
 use super::{Decision, PassedOver, Planner};
-use crate::quotas::Obstacle;
+use crate::quotas::{Level, Obstacle};
 use crate::{Timestamp, WorkloadId};
 
 /// What is free changes all the time; what that means for a request that
@@ -69,7 +69,10 @@ impl Planner {
                 let everywhere = state.is_refused_everywhere();
                 let open = (0..state.kind.classes.len()).filter(|n| everywhere || !state.is_refused(*n));
                 let open: Vec<&str> = open.map(|option| &*state.kind.classes[option]).collect();
-                let quota = reasons::of_quota(Some(&why), &open);
+                let quota = match why.level {
+                    Level::Budget => self.of_budget(id, &why, now),
+                    _ => reasons::of_quota(Some(&why), &open),
+                };
                 self.judge_devices(kind, now);
                 let refused = self.refusals(kind);
                 if everywhere { quota } else { reasons::all_of(refused.into_iter().chain([quota])) }

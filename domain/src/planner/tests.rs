@@ -1,3 +1,4 @@
+mod budgets;
 mod classes;
 mod promises;
 

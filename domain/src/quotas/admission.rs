@@ -211,8 +211,7 @@ impl Admissions {
         let tenant_node = state.node;
         let shape = state.queue.lane(lane).shape.clone();
         let choice = self.open_to(tenant, |open| {
-            let short = open.budgets.short(&open.path(shape.leaf), &shape.budget).is_some();
-            let found = if short { None } else { open.choose_fit(tenant_node, &shape, shape.count) };
+            let found = open.choose_fit(tenant_node, &shape, shape.count);
             found.filter(|c| c.level == 0 || !open.preempts_first(tenant_node)).unwrap_or_else(|| {
                 let amounts = times(open.preferred(&shape).unwrap_or(&shape.options[0]), shape.count);
                 let level = open.level(tenant_node, &amounts);
@@ -296,7 +295,7 @@ impl Admissions {
         let at_us = micros(now);
         let grant = Grant { option: choice.option, count: choice.count, amounts: choice.amounts, at_us };
         self.tenants[tenant as usize].granted.insert(slot, &ask, &grant, false);
-        self.budgets.reserve(&self.path(leaf), &ask.budget);
+        self.budgets.reserve(&self.path(leaf), &self.spends(&grant.amounts, &ask.budget));
         if self.settings.history.is_some() {
             let of = |key| grant.amounts.iter().find(|a| a.0 == key).map_or(0, |a| a.1);
             let measure = self.measure(self.tenants[tenant as usize].node, of);

@@ -79,14 +79,10 @@ impl Admissions {
             || self.aside.contains(&shape.kind) && are_free(&self.tree, shape.leaf, amounts)
     }
 
-    /// In which option a kind could be had now, quota aside; nothing is kept for one
-    /// that could not be in any. Returns whether that is another than before.
-    pub fn prefer(&mut self, kind: u32, option: Option<usize>) -> bool {
-        let before = match option {
-            Some(0) => self.preferred.remove(&kind),
-            _ => self.preferred.insert(kind, option),
-        };
-        let changed = before.unwrap_or(Some(0)) != option;
+    /// In which options devices would take a kind now, a bit each: quota is kept for
+    /// it in the first of them. Returns whether they are others than before.
+    pub fn tell_takers(&mut self, kind: u32, options: u16) -> bool {
+        let changed = self.takers.insert(kind, options) != Some(options);
         if changed {
             for (tenant, _) in self.kinds.get(&kind).cloned().unwrap_or_default() {
                 self.keep(tenant);
@@ -97,9 +93,14 @@ impl Admissions {
         changed
     }
 
-    /// What a shape asks for in the option in which it could be had now, if in any.
+    /// What a shape asks for in the first option that devices would take it in now,
+    /// and of which its budgets have enough; if there is one.
     pub(super) fn preferred<'a>(&self, shape: &'a Shape) -> Option<&'a [(KeyIx, Amount)]> {
-        self.preferred.get(&shape.kind).copied().unwrap_or(Some(0)).map(|option| &shape.options[option][..])
+        let takers = self.takers.get(&shape.kind).copied().unwrap_or(u16::MAX);
+        let open = |option: &usize| {
+            takers & (1 << option) != 0 && self.short_of_budget(shape, *option).is_none()
+        };
+        (0..shape.options.len()).find(open).map(|option| &shape.options[option][..])
     }
 
     /// After others were granted something: lanes that are set aside with their
@@ -121,13 +122,15 @@ impl Admissions {
     /// Whether the first of a lane could be admitted at once, in any of its options.
     pub(super) fn has_room(&mut self, tenant: TenantIx, lane: LaneIx) -> bool {
         let shape = self.tenants[tenant as usize].queue.lane(lane).shape.clone();
-        if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
+        if self.all_short_of_budget(&shape).is_some() {
             return false;
         }
         self.open_to(tenant, |open| {
-            shape.options.iter().all(|option| {
+            shape.options.iter().enumerate().all(|(ix, option)| {
                 let amounts = times(option, shape.min_count);
-                may_have(&open.tree, shape.leaf, &amounts) && are_free(&open.tree, shape.leaf, &amounts)
+                let has = || may_have(&open.tree, shape.leaf, &amounts);
+                open.short_of_budget(&shape, ix).is_some()
+                    || has() && are_free(&open.tree, shape.leaf, &amounts)
             })
         })
     }

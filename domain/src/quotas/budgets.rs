@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::tree::Ix;
-use super::{Amount, NodeId, NodeSpec};
+use super::queue::Shape;
+use super::tree::{Ix, KeyIx};
+use super::{Admissions, Amount, NodeId, NodeSpec};
+use crate::WorkloadId;
 
 /// What a budget counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +134,14 @@ impl Budgets {
         }
     }
 
+    /// What is spent is this; returns whether that is less than it was, or nothing
+    /// if the budget is not there.
+    fn set_spent(&mut self, node: Ix, kind: &BudgetKind, spent: Amount) -> Option<bool> {
+        let state = self.0.get_mut(&(node, kind.clone()))?;
+        let before = std::mem::replace(&mut state.spent, spent);
+        Some(spent < before)
+    }
+
     /// What the specification of a node would be with what is spent now.
     pub fn spent_into(&self, specs: &mut [NodeSpec], index: impl Fn(NodeId) -> Option<Ix>) {
         for spec in specs {
@@ -142,5 +152,68 @@ impl Budgets {
                 }
             }
         }
+    }
+}
+
+impl Admissions {
+    /// What of the budgets that an ask names is spent where it is granted these
+    /// amounts: time of accelerators of the class that it gets, and tokens.
+    pub(super) fn spends(
+        &self,
+        amounts: &[(KeyIx, Amount)],
+        budget: &[(BudgetKind, Amount)],
+    ) -> Vec<(BudgetKind, Amount)> {
+        if self.budgets.is_empty() {
+            return Vec::new();
+        }
+        let is_spent = |kind: &BudgetKind| match kind {
+            BudgetKind::Tokens => true,
+            BudgetKind::AcceleratorMilliSeconds(class) => {
+                amounts.iter().any(|&(key, _)| self.tree.key(key).class == *class)
+            }
+        };
+        budget.iter().filter(|(kind, _)| is_spent(kind)).cloned().collect()
+    }
+
+    /// The first budget that has too little for a shape in one of its options.
+    pub(super) fn short_of_budget(&self, shape: &Shape, option: usize) -> Option<Short> {
+        if self.budgets.is_empty() {
+            return None;
+        }
+        let spends = self.spends(&shape.options[option], &shape.budget);
+        self.budgets.short(&self.path(shape.leaf), &spends)
+    }
+
+    /// The last that was promised room and whose budget is overdrawn by now, for
+    /// what runs has run on, or less may be spent than when it was promised.
+    pub fn promised_beyond_budget(&self) -> Option<WorkloadId> {
+        if self.budgets.is_empty() {
+            return None;
+        }
+        let claims = self.roots.values().flat_map(|root| &root.claims);
+        let overdrawn = claims.filter(|(_, slot)| {
+            let entry = self.entries.get(*slot);
+            let Some(grant) = entry.granted() else { return false };
+            let spends = self.spends(&grant.amounts, &entry.ask.budget);
+            let is_overdrawn = |&node: &Ix| {
+                let of = |kind| self.budgets.get(node, kind);
+                spends.iter().any(|(kind, asked)| *asked > 0 && of(kind).is_some_and(|b| b.free() < 0))
+            };
+            self.path(entry.leaf).iter().any(is_overdrawn)
+        });
+        overdrawn.max().map(|&(_, slot)| self.entries.get(slot).ask.id)
+    }
+
+    /// What is spent of a budget by now is this, told as a whole by who counts it.
+    /// Returns whether the budget is there.
+    pub fn set_spent(&mut self, node: NodeId, kind: &BudgetKind, spent: Amount) -> bool {
+        let Some(ix) = self.tree.node(node) else { return false };
+        let Some(less) = self.budgets.set_spent(ix, kind, spent) else { return false };
+        if less {
+            let root = self.tree.nodes[ix as usize].root;
+            self.roots.entry(root).or_default().released = true;
+            self.dirty.insert(root);
+        }
+        true
     }
 }

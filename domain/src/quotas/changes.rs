@@ -19,6 +19,12 @@ impl Admissions {
         self.recalled.clear();
         let entry = self.entries.get(slot);
         let (tenant, leaf) = (entry.tenant, entry.leaf);
+        let reserved = match &entry.state {
+            State::Admitted(grant) | State::Leaving { grant, .. } => {
+                self.spends(&grant.amounts, &entry.ask.budget)
+            }
+            _ => Vec::new(),
+        };
         let standing = match entry.state.clone() {
             State::Pending => {
                 self.step_out(slot);
@@ -43,8 +49,7 @@ impl Admissions {
         };
         let path = self.path(leaf);
         if matches!(standing, Standing::Admitted | Standing::Leaving) {
-            let budget = self.entries.get(slot).ask.budget.clone();
-            self.budgets.free(&path, &budget);
+            self.budgets.free(&path, &reserved);
             self.budgets.spend(&path, spent);
             self.freed(tenant);
         }
@@ -95,8 +100,8 @@ impl Admissions {
             matches!(entry.state, State::Admitted(_)),
         );
         if let State::Claimed { order, .. } = entry.state {
-            let (budget, root) = (entry.ask.budget.clone(), self.root_of(tenant));
-            self.budgets.free(&self.path(leaf), &budget);
+            let (reserved, root) = (self.spends(&grant.amounts, &entry.ask.budget), self.root_of(tenant));
+            self.budgets.free(&self.path(leaf), &reserved);
             self.roots.entry(root).or_default().claims.remove(&(order, slot));
         }
         self.keep(tenant);

@@ -2,6 +2,7 @@
 //! cost, or why nothing.
 
 use super::admission::Nomination;
+use super::budgets::Short;
 use super::entries::Slot;
 use super::queue::Shape;
 use super::reasons::first_obstacle;
@@ -42,7 +43,8 @@ impl Admissions {
         let mut first = None;
         for (ix, option) in shape.options.iter().enumerate() {
             let amounts = times(option, count);
-            if !may_have(&self.tree, shape.leaf, &amounts) || self.does_without(shape, ix, &amounts) {
+            let closed = self.does_without(shape, ix, &amounts) || self.short_of_budget(shape, ix).is_some();
+            if closed || !may_have(&self.tree, shape.leaf, &amounts) {
                 continue;
             }
             let level = self.level(tenant_node, &amounts);
@@ -62,7 +64,9 @@ impl Admissions {
         for (ix, option) in shape.options.iter().enumerate() {
             let amounts = times(option, count);
             // It is not quota that is missing.
-            if may_have(&self.tree, shape.leaf, &amounts) && self.does_without(shape, ix, &amounts) {
+            let missing =
+                may_have(&self.tree, shape.leaf, &amounts) && self.does_without(shape, ix, &amounts);
+            if missing || self.short_of_budget(shape, ix).is_some() {
                 continue;
             }
             let Some(victims) = self.victims(slot, &amounts) else { continue };
@@ -79,7 +83,7 @@ impl Admissions {
     pub(super) fn choose(&mut self, nomination: &Nomination) -> Result<Choice, WhyNot> {
         let shape = self.tenants[nomination.tenant as usize].queue.lane(nomination.lane).shape.clone();
         let (slot, node) = (nomination.slot, nomination.tenant_node);
-        if let Some(short) = self.budgets.short(&self.path(shape.leaf), &shape.budget) {
+        if let Some(short) = self.all_short_of_budget(&shape) {
             return Err(WhyNot {
                 node: Some(self.tree.nodes[short.node as usize].id),
                 never: self.budgets.get(short.node, &short.kind).is_some_and(|b| short.asked > b.limit),
@@ -103,6 +107,17 @@ impl Admissions {
             return Ok(choice);
         }
         Err(self.why_not(&shape))
+    }
+
+    /// The first budget that has too little, if that is so of every option that
+    /// is not passed over.
+    pub(super) fn all_short_of_budget(&self, shape: &Shape) -> Option<Short> {
+        if self.budgets.is_empty() {
+            return None;
+        }
+        let open = (0..shape.options.len()).filter(|option| !self.is_passed_over(shape.kind, *option));
+        let short: Option<Vec<Short>> = open.map(|option| self.short_of_budget(shape, option)).collect();
+        short?.into_iter().next()
     }
 
     /// The largest count that fits, else the smallest with preemption.

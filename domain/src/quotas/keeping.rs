@@ -62,7 +62,6 @@ impl Admissions {
                 && self.tree.project_room(View::Promised, shape.leaf, key).is_none_or(|room| amount <= room)
         };
         times(option, shape.count).iter().all(own)
-            && self.budgets.short(&self.path(shape.leaf), &shape.budget).is_none()
     }
 
     /// Lifts what is kept, so that the tenant itself may use it.

@@ -110,9 +110,8 @@ pub struct Admissions {
     pub(super) aside: BTreeSet<u32>,
     /// Of kinds that are not set aside: options that are passed over, a bit each.
     pub(super) passed_over: BTreeMap<u32, u16>,
-    /// Of kinds that could not be had now in the first of their options: in which
-    /// they could, if in any.
-    pub(super) preferred: BTreeMap<u32, Option<usize>>,
+    /// In which options devices would take each kind now, a bit each.
+    pub(super) takers: BTreeMap<u32, u16>,
     pub(super) lanes_aside: BTreeSet<(TenantIx, LaneIx)>,
     /// Whose promises were recalled since anything was told. They recall nobody's
     /// before: what is preferred to what may go round in circles, and promises cost
@@ -147,7 +146,7 @@ impl Admissions {
             kinds: BTreeMap::new(),
             aside: BTreeSet::new(),
             passed_over: BTreeMap::new(),
-            preferred: BTreeMap::new(),
+            takers: BTreeMap::new(),
             lanes_aside: BTreeSet::new(),
             recalled: BTreeSet::new(),
             news: BTreeSet::new(),
@@ -206,7 +205,7 @@ impl Admissions {
         let mut new = Self::new(settings, nodes)?;
         new.aside.clone_from(&self.aside);
         new.passed_over.clone_from(&self.passed_over);
-        new.preferred.clone_from(&self.preferred);
+        new.takers.clone_from(&self.takers);
         let mut holdings = Vec::new();
         let mut pending = Vec::new();
         for (_, entry) in self.entries.iter() {
@@ -265,7 +264,7 @@ impl Admissions {
         let grant = Grant { option, count, amounts, at_us };
         let (leaf, tenant) = (self.entries.get(slot).leaf, self.entries.get(slot).tenant);
         let ask = self.entries.get(slot).ask.clone();
-        self.budgets.reserve(&self.path(leaf), &ask.budget);
+        self.budgets.reserve(&self.path(leaf), &self.spends(&grant.amounts, &ask.budget));
         let mut views = vec![View::Held, View::Promised];
         match standing {
             HoldingStanding::Promised => drop(views.remove(0)),

@@ -187,9 +187,6 @@ impl Admissions {
         let (node, lane) = (state.node, state.queue.lane(lane));
         let &(_, id, slot) = lane.items.first()?;
         let shape = lane.shape.clone();
-        if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
-            return None;
-        }
         let fewer = shape.min_count < shape.count;
         let found = self.open_to(tenant, |open| {
             open.choose_fit(node, &shape, shape.count)
@@ -226,12 +223,12 @@ impl Admissions {
         let lane = self.tenants[tenant as usize].queue.lane(lane);
         let Some(&(_, _, slot)) = lane.items.first() else { return false };
         let shape = lane.shape.clone();
-        if self.budgets.short(&self.path(shape.leaf), &shape.budget).is_some() {
-            return false;
-        }
         self.open_to(tenant, |open| {
             shape.options.iter().enumerate().any(|(ix, option)| {
                 let amounts = times(option, shape.min_count);
+                if open.short_of_budget(&shape, ix).is_some() {
+                    return false;
+                }
                 if may_have(&open.tree, shape.leaf, &amounts) {
                     return !open.does_without(&shape, ix, &amounts);
                 }

@@ -126,7 +126,12 @@ async fn apply(
     let mut tx = store.system().await?;
     match workloads::apply(&mut tx, plan, decisions, now).await {
         Ok(()) => tx.commit().await?,
-        Err(error @ (StoreError::Conflict(_) | StoreError::NoCapacity | StoreError::NoQuota)) => {
+        Err(
+            error @ (StoreError::Conflict(_)
+            | StoreError::NoCapacity
+            | StoreError::NoQuota
+            | StoreError::NoBudget),
+        ) => {
             debug!(?decisions, %error, "Refused: {error}");
             return Ok(false);
         }

@@ -1,11 +1,12 @@
 //! Leases of chunks: who may run which lines until when, and the commit of
 //! what came of it. A token that was lost or has expired commits nothing.
 //!
-//! Rows are locked in the order placement, job, chunk by who leases, and chunk,
-//! job by who commits; who leases skips locked chunks, so nobody waits in a circle.
+//! Rows are locked in the order placement, budgets, job, chunk by who leases, and
+//! chunk, budgets, job by who commits; who leases skips locked chunks, so nobody waits in a circle.
 
 use std::time::Duration;
 
+use domain::budgets::TokensShort;
 use domain::jobs::{ChunkRange, MAX_CHUNK_ATTEMPTS};
 use domain::models::Sha256Digest;
 use domain::outbox::Topic;
@@ -15,6 +16,7 @@ use sqlx::{query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::budgets::tokens;
 use crate::results::LineResult;
 use crate::usage::{ChunkUsage, LineUsage};
 use crate::{StoreError, SystemTx, Tx, outbox, results, usage};
@@ -94,8 +96,30 @@ impl TryFrom<Row> for Chunk {
     }
 }
 
+/// What came of asking for a chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leased {
+    /// One to run.
+    Chunk(Box<Chunk>),
+    /// There is nothing to lease.
+    Nothing,
+    /// A budget of tokens has too little left for the next.
+    Short(TokensShort),
+}
+
+impl Leased {
+    /// The chunk, if it is one.
+    pub fn chunk(self) -> Option<Chunk> {
+        match self {
+            Self::Chunk(chunk) => Some(*chunk),
+            Self::Nothing | Self::Short(_) => None,
+        }
+    }
+}
+
 /// Leases the first chunk that nobody holds, to a worker with a live placement
-/// of this generation for the job. `None` when there is nothing to lease.
+/// of this generation for the job. A lease reserves what its lines may come to of
+/// the budgets of tokens; where that is more than a whole budget, all of it.
 pub async fn lease(
     tx: &mut SystemTx,
     job: JobId,
@@ -104,13 +128,15 @@ pub async fn lease(
     generation: i64,
     token: LeaseToken,
     now: Timestamp,
-) -> Result<Option<Chunk>, StoreError> {
-    let tenant = query_scalar!(
-        "SELECT p.tenant_id FROM placements p
+) -> Result<Leased, StoreError> {
+    let share = query!(
+        r#"SELECT p.tenant_id,
+             EXISTS (SELECT FROM budgets b WHERE b.tenant_id = p.tenant_id AND b.class IS NULL) AS "budgeted!"
+         FROM placements p
          JOIN workloads w ON w.tenant_id = p.tenant_id AND w.id = p.workload_id
          WHERE p.id = $1 AND p.worker_id = $2 AND p.generation = $3 AND p.state IN ('assigned', 'ready')
            AND w.job_id = $4
-         FOR SHARE OF p",
+         FOR SHARE OF p"#,
         placement.0,
         worker.0,
         generation,
@@ -119,6 +145,10 @@ pub async fn lease(
     .fetch_optional(tx.conn())
     .await?
     .ok_or(StoreError::Conflict("the placement is over, or not a share of this job"))?;
+    let tenant = share.tenant_id;
+    if share.budgeted {
+        tokens::lock(tx, TenantId(tenant)).await?;
+    }
     // Held until the lease commits, so that a job that is being cancelled has
     // either no lease or one that can be seen.
     let open = query_scalar!(
@@ -129,7 +159,12 @@ pub async fn lease(
     .fetch_optional(tx.conn())
     .await?;
     if open.is_none() {
-        return Ok(None);
+        return Ok(Leased::Nothing);
+    }
+    if share.budgeted
+        && let Some(short) = tokens::next_chunk_short(tx, TenantId(tenant), job, now).await?
+    {
+        return Ok(Leased::Short(short));
     }
     let leased = query_scalar!(
         "UPDATE job_chunks
@@ -151,8 +186,11 @@ pub async fn lease(
     .fetch_optional(tx.conn())
     .await?;
     match leased {
-        Some(index) => held(tx, job, index.unsigned_abs(), worker, token, now).await.map(Some),
-        None => Ok(None),
+        Some(index) => {
+            let chunk = held(tx, job, index.unsigned_abs(), worker, token, now).await?;
+            Ok(Leased::Chunk(Box::new(chunk)))
+        }
+        None => Ok(Leased::Nothing),
     }
 }
 

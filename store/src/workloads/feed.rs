@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{repeatable_read, snapshot};
 use crate::workers::{self, Selection};
-use crate::{Store, StoreError, SystemTx, Tx};
+use crate::{Store, StoreError, SystemTx, Tx, budgets};
 
 /// Which transactions a snapshot sees, as PostgreSQL writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,9 @@ impl Moment {
 pub struct Ids {
     pub(super) tenants: BTreeSet<Uuid>,
     quotas: bool,
+    budgets: BTreeSet<Uuid>,
+    /// Placements are to end, by which budgets change.
+    ends: bool,
     workers: BTreeSet<Uuid>,
     pub(super) endpoints: BTreeSet<Uuid>,
     pub(super) jobs: BTreeSet<Uuid>,
@@ -84,6 +87,7 @@ impl Ids {
             match row.kind.as_str() {
                 "tenant" => changed.tenants.insert(row.id),
                 "quotas" => !std::mem::replace(&mut changed.quotas, true),
+                "budgets" => changed.budgets.insert(row.id),
                 "worker" => changed.workers.insert(row.id),
                 "endpoint" => changed.endpoints.insert(row.id),
                 "job" => changed.jobs.insert(row.id),
@@ -99,11 +103,17 @@ impl Ids {
         self.workers.insert(id.0);
     }
 
+    /// A tenant's budgets are to be read as well.
+    pub fn budgets(&mut self, tenant: TenantId) {
+        self.budgets.insert(tenant.0);
+    }
+
     /// Is to be read as well: what a decision concerns.
     pub fn concerned(&mut self, decision: &Decision) {
         match decision {
             Decision::DeclareLost { worker, .. } => self.workers.insert(worker.0),
             Decision::EndPlacement { placement, worker, .. } => {
+                self.ends = true;
                 self.workers.insert(worker.0);
                 self.placements.insert(placement.0)
             }
@@ -135,6 +145,9 @@ impl Ids {
         Self {
             tenants: take(&mut self.tenants, &others.tenants),
             quotas: others.quotas && std::mem::take(&mut self.quotas),
+            // What ends was counted as spent when that was decided.
+            budgets: if others.ends { std::mem::take(&mut self.budgets) } else { BTreeSet::new() },
+            ends: false,
             workers: take(&mut self.workers, &others.workers),
             endpoints: take(&mut self.endpoints, &others.endpoints),
             jobs: take(&mut self.jobs, &others.jobs),
@@ -147,6 +160,7 @@ impl Ids {
     pub fn join(&mut self, other: Self) {
         self.tenants.extend(other.tenants);
         self.quotas |= other.quotas;
+        self.budgets.extend(other.budgets);
         self.workers.extend(other.workers);
         self.endpoints.extend(other.endpoints);
         self.jobs.extend(other.jobs);
@@ -166,20 +180,21 @@ pub struct Changed {
 }
 
 /// What changed since a moment, and what else is asked for, as it is now; but not
-/// what is still `changing`.
+/// what is still `changing`. What budgets have spent is that of the period of `now`.
 pub async fn changes(
     store: &Store,
     since: &Moment,
     also: Ids,
     changing: &Ids,
     limits: ShareLimits,
+    now: Timestamp,
 ) -> Result<Changed, StoreError> {
     let mut tx = repeatable_read(store).await?;
     let moment = Moment::of(&mut tx).await?;
     let mut ids = Ids::changed(&mut tx, since).await?;
     ids.join(also);
     let later = ids.take(changing);
-    let changes = read(&mut tx, ids, limits).await?;
+    let changes = read(&mut tx, ids, limits, now).await?;
     tx.commit().await?;
     Ok(Changed { changes, moment, later })
 }
@@ -192,18 +207,24 @@ pub async fn changes_and_all(
     leading_since: Timestamp,
     limits: ShareLimits,
     fair_sharing: bool,
+    now: Timestamp,
 ) -> Result<(Vec<Change>, Snapshot, Moment), StoreError> {
     let mut tx = repeatable_read(store).await?;
     let moment = Moment::of(&mut tx).await?;
     let mut ids = Ids::changed(&mut tx, since).await?;
     ids.join(also);
-    let changes = read(&mut tx, ids, limits).await?;
-    let all = snapshot::read(&mut tx, leading_since, limits, fair_sharing).await?;
+    let changes = read(&mut tx, ids, limits, now).await?;
+    let all = snapshot::read(&mut tx, leading_since, limits, fair_sharing, now).await?;
     tx.commit().await?;
     Ok((changes, all, moment))
 }
 
-async fn read(tx: &mut SystemTx, ids: Ids, limits: ShareLimits) -> Result<Vec<Change>, StoreError> {
+async fn read(
+    tx: &mut SystemTx,
+    ids: Ids,
+    limits: ShareLimits,
+    now: Timestamp,
+) -> Result<Vec<Change>, StoreError> {
     let list = |ids: &BTreeSet<Uuid>| ids.iter().copied().collect::<Vec<_>>();
     let mut changes = Vec::new();
     if !ids.tenants.is_empty() {
@@ -213,6 +234,11 @@ async fn read(tx: &mut SystemTx, ids: Ids, limits: ShareLimits) -> Result<Vec<Ch
     }
     if ids.quotas {
         changes.push(Change::Quotas(snapshot::quota_nodes(tx).await?));
+    }
+    if !ids.budgets.is_empty() {
+        let mut found = budgets::of_time(tx, Some(&list(&ids.budgets)), now).await?;
+        let tenants = ids.budgets.iter().map(|id| TenantId(*id));
+        changes.extend(tenants.map(|id| Change::Budgets(id, found.remove(&id).unwrap_or_default())));
     }
     if !ids.workers.is_empty() {
         let found = workers::read(tx, Selection::of(&list(&ids.workers))).await?;

@@ -14,18 +14,20 @@ use uuid::Uuid;
 use super::feed::{Ids, Moment};
 use super::{owner, repeatable_read};
 use crate::workers::{self, Selection};
-use crate::{Store, StoreError, SystemTx, Tx, quotas};
+use crate::{Store, StoreError, SystemTx, Tx, budgets, quotas};
 
-/// Everything that is planned from, all of the same moment, and that moment.
+/// Everything that is planned from, all of the same moment, and that moment. What
+/// budgets have spent is that of the period of `now`.
 pub async fn snapshot(
     store: &Store,
     leading_since: Timestamp,
     limits: ShareLimits,
     fair_sharing: bool,
+    now: Timestamp,
 ) -> Result<(Snapshot, Moment), StoreError> {
     let mut tx = repeatable_read(store).await?;
     let moment = Moment::of(&mut tx).await?;
-    let snapshot = read(&mut tx, leading_since, limits, fair_sharing).await?;
+    let snapshot = read(&mut tx, leading_since, limits, fair_sharing, now).await?;
     tx.commit().await?;
     Ok((snapshot, moment))
 }
@@ -35,6 +37,7 @@ pub(super) async fn read(
     leading_since: Timestamp,
     limits: ShareLimits,
     fair_sharing: bool,
+    now: Timestamp,
 ) -> Result<Snapshot, StoreError> {
     let mut snapshot = Snapshot::empty(leading_since);
     snapshot.fair_sharing = fair_sharing;
@@ -45,6 +48,7 @@ pub(super) async fn read(
     }
     snapshot.tenants = tenants(tx, &list(&all.tenants)).await?;
     snapshot.quotas = quota_nodes(tx).await?;
+    snapshot.budgets = budgets::of_time(tx, None, now).await?;
     snapshot.intents = endpoints(tx, &list(&all.endpoints)).await?;
     snapshot.intents.append(&mut jobs(tx, &list(&all.jobs), limits).await?);
     for workload in workloads(tx, &list(&all.workloads)).await? {
@@ -119,7 +123,7 @@ pub(super) async fn endpoints(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Intents
         .collect()
 }
 
-/// Those of these jobs that have lines left to run.
+/// Those of these jobs that have lines left to run, and tokens for them.
 pub(super) async fn jobs(
     tx: &mut SystemTx,
     ids: &[Uuid],
@@ -131,7 +135,7 @@ pub(super) async fn jobs(
                   (SELECT count(*) FROM (SELECT FROM job_chunks c
                                          WHERE c.job_id = j.id AND c.state <> 'done' LIMIT $2) open) AS "open_chunks!"
            FROM unnest($1::uuid[]) AS wanted (id) JOIN jobs j ON j.id = wanted.id
-           WHERE j.ended_at IS NULL AND j.state = 'in_progress'"#,
+           WHERE j.ended_at IS NULL AND j.state = 'in_progress' AND j.waits_for IS NULL"#,
         ids,
         most_chunks.max(1),
     )

@@ -140,6 +140,7 @@ impl Scene {
         }
         self.admin(Method::PUT, "/api/v1/cohorts/all", json!({})).await;
         self.give_quotas().await;
+        self.give_budgets().await;
         let workload = Uuid::now_v7();
         self.platform.system.set(&format!(
             "INSERT INTO workloads (id, tenant_id, endpoint_id, version_id, class, memory_bytes, milli, state, epoch, queued_at, created_at)
@@ -182,6 +183,15 @@ impl Scene {
         self.admin(Method::PUT, "/api/v1/tenants/interior/quota", of_tenant).await;
         let of_project = json!({"quotas": quotas});
         self.admin(Method::PUT, "/api/v1/projects/alpha/quota?tenant=interior", of_project).await;
+    }
+
+    /// Budgets of the ministry and of its project, likewise.
+    pub async fn give_budgets(&self) {
+        let budgets = json!({"budgets": [
+            {"counts": "accelerator_seconds", "class": "cpu", "period": "month", "limit": 1_000_000},
+        ]});
+        self.admin(Method::PUT, "/api/v1/tenants/interior/budgets", budgets.clone()).await;
+        self.admin(Method::PUT, "/api/v1/projects/alpha/budgets?tenant=interior", budgets).await;
     }
 
     async fn file(&self, admin: &str) -> String {
@@ -355,6 +365,7 @@ impl Scene {
                 // What is used of them; a change of what is configured shows
                 // in the revision.
                 "quotas",
+                "budgets",
                 "created_at",
                 "live",
             ] {

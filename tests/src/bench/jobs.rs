@@ -51,7 +51,7 @@ pub async fn create(
     let chunk = ChunkRange { first_line: 0, lines: 1, first_byte: 0, bytes: 100 };
     let now = Clock::system().now();
     let mut tx = store.tenant(ministry.tenant).await?;
-    store::jobs::create(&mut tx, &job, &[chunk], now).await?;
+    store::jobs::create(&mut tx, &job, &[chunk], &[100], now).await?;
     let event = audit::allowed(Some(ministry.tenant), now, "bench", "create_job", format!("job:{id}"));
     audit::record(&mut tx, &event).await?;
     Ok(tx.commit().await?)

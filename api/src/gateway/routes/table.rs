@@ -79,6 +79,7 @@ impl Table {
             project: route.project_id,
             version: route.version_digest,
             wanted: route.wanted,
+            budgeted: route.budgeted,
             replicas: replicas.collect(),
         });
         if !found.replicas.is_empty() {
