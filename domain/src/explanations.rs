@@ -140,6 +140,7 @@ fn told_placed(placed: &Placed) -> String {
         (chosen.cordoned, "were cordoned"),
         (chosen.lost, "were lost"),
         (chosen.out_of_zone, "were in other zones"),
+        (chosen.not_cleared, "were not cleared for its classification"),
     ];
     let rejected: Vec<String> =
         rejected.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();

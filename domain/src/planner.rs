@@ -55,6 +55,26 @@ pub enum EndReason {
     WorkerLost,
 }
 
+/// Why a placement is told to let go, for nobody else's sake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainReason {
+    /// Nobody wants its workload any more.
+    Unwanted,
+    /// Its worker is not cleared for what its tenant's work is now.
+    NotCleared,
+}
+
+impl DrainReason {
+    /// The name used in the audit log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unwanted => "unwanted",
+            Self::NotCleared => "not_cleared",
+        }
+    }
+}
+
 /// One change. Each names what it expects to find, and is not applied when it
 /// finds something else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -102,12 +122,15 @@ pub enum Decision {
         /// Its generation.
         generation: i64,
     },
-    /// The worker is to finish what it does there and let go.
+    /// The worker is to finish what it does there and let go. A workload that is
+    /// still wanted waits anew.
     Drain {
         /// Which.
         placement: PlacementId,
         /// Its generation.
         generation: i64,
+        /// Why.
+        why: DrainReason,
     },
     /// Puts a workload on devices of a worker.
     Place {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::accelerators::{Device, DeviceReport};
 use crate::inference::{FailureKind, FinishReason, GenerateRequest, TokenCounts};
 use crate::models::{Manifest, Sha256Digest};
-use crate::tenants::Slug;
+use crate::tenants::{Classification, Slug};
 use crate::workloads::WorkloadOwner;
 use crate::{JobId, LeaseToken, PlacementId, TenantId, Timestamp, VersionId, WorkerId};
 
@@ -50,6 +50,10 @@ pub struct Worker {
     pub address: String,
     /// Nothing new is placed on it.
     pub cordoned: bool,
+    /// How secret the work may be that is placed on it. The platform says so, not
+    /// the worker.
+    #[serde(default)]
+    pub clearance: Classification,
     /// Whether it reported within [`WORKER_LOST_SECS`].
     pub live: bool,
     /// Its devices.

@@ -454,7 +454,8 @@ async fn the_database_refuses_what_does_not_fit_or_is_not_so_any_more() {
         "no such device"
     );
     let mut tx = scene.db.store.system().await.unwrap();
-    store::workers::set_cordoned(&mut tx, &"a".parse().unwrap(), true, None).await.unwrap();
+    let cordon = store::workers::WorkerChange { cordoned: Some(true), ..Default::default() };
+    store::workers::update(&mut tx, &"a".parse().unwrap(), cordon, None).await.unwrap();
     tx.commit().await.unwrap();
     assert!(matches!(scene.apply(&place(0, device)).await, Err(StoreError::Conflict(_))), "cordoned");
     let lost = Decision::DeclareLost { worker, seen_at: scene.now - Duration::from_secs(1) };

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
+use domain::tenants::Classification;
 use domain::workers::Worker;
 use serde_json::json;
 
@@ -24,26 +25,39 @@ pub enum WorkersCommand {
         /// Its name.
         worker: String,
     },
+    /// Say how secret the work may be that is placed on it. What is more secret leaves.
+    Clear {
+        /// Its name.
+        worker: String,
+        /// public, internal, confidential or secret.
+        #[arg(long)]
+        level: Classification,
+    },
 }
 
 pub(super) async fn run(command: WorkersCommand, at: &Call) -> Result<()> {
-    let (worker, cordoned) = match command {
+    let (worker, change) = match command {
         WorkersCommand::List => {
             let items = at.client.list(Scope::Platform, "api/v1/workers").await?;
             return output::list(
                 at.format,
                 items,
-                &["worker", "pool", "zone", "state", "devices", "memory used", "last report"],
+                &["worker", "pool", "zone", "cleared for", "state", "devices", "memory used", "last report"],
                 row,
             );
         }
-        WorkersCommand::Cordon { worker } => (worker, true),
-        WorkersCommand::Uncordon { worker } => (worker, false),
+        WorkersCommand::Cordon { worker } => (worker, json!({"cordoned": true})),
+        WorkersCommand::Uncordon { worker } => (worker, json!({"cordoned": false})),
+        WorkersCommand::Clear { worker, level } => (worker, json!({"clearance": level})),
     };
     let path = format!("api/v1/workers/{}", segment(&worker));
-    let changed = at.client.patch(Scope::Platform, &path, &json!({"cordoned": cordoned})).await?;
+    let changed = at.client.patch(Scope::Platform, &path, &change).await?;
     output::object(at.format, changed, |worker: &Worker| {
-        vec![("worker", worker.name.to_string()), ("state", state(worker).to_owned())]
+        vec![
+            ("worker", worker.name.to_string()),
+            ("state", state(worker).to_owned()),
+            ("cleared for", worker.clearance.as_str().to_owned()),
+        ]
     })
 }
 
@@ -55,6 +69,7 @@ fn row(worker: &Worker) -> Vec<String> {
         worker.name.to_string(),
         worker.pool.to_string(),
         worker.zone.to_string(),
+        worker.clearance.as_str().to_owned(),
         state(worker).to_owned(),
         classes.join(", "),
         format!("{} of {}", output::bytes(used), output::bytes(all)),

@@ -72,7 +72,7 @@ impl Snapshot {
                 self.workloads.remove(workload);
                 vec![Change::Workload(*workload, None)]
             }
-            Decision::Drain { placement, generation } => {
+            Decision::Drain { placement, generation, .. } => {
                 self.drain(*placement, *generation).into_iter().collect()
             }
             Decision::Evict { placement, generation, .. } => {

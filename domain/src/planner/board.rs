@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::devices::{Devices, Kind};
 use super::quota::Listed;
 use super::telling::Judged;
-use super::{Decision, Hold, Intent, LivePlacement, Snapshot, TenantBounds, quota};
+use super::{Decision, DrainReason, Hold, Intent, LivePlacement, Snapshot, TenantBounds, quota};
 use crate::placing::Demand;
 use crate::quotas::{Admissions, Ask, HoldingStanding, NodeSpec, Rule};
 use crate::workers::Worker;
@@ -261,6 +261,11 @@ impl Planner {
             self.devices.remove(id);
             return;
         };
+        if self.facts.workers.get(&id).is_some_and(|known| known.clearance != worker.clearance) {
+            let there = self.on_worker.get(&id).into_iter().flatten();
+            let workloads = there.filter_map(|id| self.facts.placements.get(id)).map(|p| p.workload_id);
+            self.changed.extend(workloads);
+        }
         if worker.live {
             self.lost.remove(&id);
         } else {
@@ -379,8 +384,13 @@ impl Planner {
         }
     }
 
-    /// Tells the worker of a placement that nobody wants any more.
+    /// Tells the worker of a placement that nobody wants any more, or that is not
+    /// to be there.
     fn let_go(&mut self, id: WorkloadId, decisions: &mut Vec<Decision>) {
+        let Some(placement) = self.placed.get(&id).and_then(|p| self.facts.placements.get(p)) else {
+            return;
+        };
+        let not_cleared = !self.facts.is_cleared(placement.tenant_id, placement.worker_id);
         let Some(placement) = self.placed.get(&id).and_then(|p| self.facts.placements.get_mut(p)) else {
             return;
         };
@@ -389,10 +399,17 @@ impl Planner {
             return;
         }
         let (placement_id, generation) = (placement.id, placement.generation);
-        if !self.facts.workloads.contains_key(&id) {
+        let why = if !self.facts.workloads.contains_key(&id) {
+            Some(DrainReason::Unwanted)
+        } else if not_cleared {
+            Some(DrainReason::NotCleared)
+        } else {
+            None
+        };
+        if let Some(why) = why {
             placement.state = PlacementState::Draining;
             self.evicting.remove(&id);
-            decisions.push(Decision::Drain { placement: placement_id, generation });
+            decisions.push(Decision::Drain { placement: placement_id, generation, why });
         } else if let Some((preemptor, rule)) = self.evicting.remove(&id) {
             placement.state = PlacementState::Draining;
             decisions.push(Decision::Evict { placement: placement_id, generation, preemptor, rule });
@@ -541,7 +558,7 @@ impl Planner {
             (standing, wanted, workload.owner, workload.version_id)
         };
         let bounds = bounds(wanted.tenant);
-        let kind = Kind::of(wanted.resources, bounds.map_or(&[], |bounds| &bounds.zones));
+        let kind = Kind::of(wanted.resources, bounds);
         let mut ask = wanted.ask(&self.listed);
         ask.hold = bounds.and_then(|bounds| bounds.closed).map(quota::hold);
         let fresh = !self.known.contains_key(&id);

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::board::Seat;
-use super::{Hold, Snapshot};
+use super::{Hold, Snapshot, TenantBounds};
 use crate::accelerators::{Device, ResourceRequest};
 use crate::placing::{self, Ask, Demand, Filter, Needs, Preferences, Weights};
+use crate::tenants::Classification;
 use crate::workers::Worker;
 use crate::workloads::WorkloadOwner;
 use crate::{DeviceId, VersionId, WorkerId};
@@ -26,6 +27,8 @@ pub struct Considered {
     pub cordoned: u32,
     /// Workers in zones that are not the tenant's.
     pub out_of_zone: u32,
+    /// Workers that are not cleared for its classification.
+    pub not_cleared: u32,
     /// Workers of whose devices none has enough memory free with enough
     /// thousandths.
     pub short_of_memory: u32,
@@ -84,17 +87,18 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    pub fn of(request: &ResourceRequest, zones: &[String]) -> Self {
+    pub fn of(request: &ResourceRequest, bounds: Option<&TenantBounds>) -> Self {
         let needs = Needs {
             devices: 1,
             milli: request.milli,
             memory_bytes: request.memory_bytes,
             ..Needs::default()
         };
-        let mut zones = zones.to_vec();
+        let mut zones = bounds.map_or_else(Vec::new, |bounds| bounds.zones.clone());
         zones.sort();
+        let secrecy = bounds.map_or_else(Classification::default, |bounds| bounds.classification);
         let classes = request.classes().map(str::to_owned).collect();
-        Self { classes, ask: Ask { needs, zones, ..Ask::default() } }
+        Self { classes, ask: Ask { needs, zones, clearance: secrecy.rank(), ..Ask::default() } }
     }
 
     /// What it asks for of one of its classes.
@@ -183,6 +187,7 @@ impl Devices {
                 && class.devices.get(&worker.id) == Some(&ids)
                 && class.fleet.worker(worker.id).is_some_and(|known| {
                     known.zone == worker.zone.as_str()
+                        && known.clearance == worker.clearance.rank()
                         && known.cordoned == worker.cordoned
                         && known.devices == free
                 });
@@ -203,6 +208,7 @@ impl Devices {
                 pool: worker.pool.to_string(),
                 // Losing one worker should cost an owner as little as can be.
                 domain: worker.id.to_string(),
+                clearance: worker.clearance.rank(),
                 cordoned: worker.cordoned,
                 devices: free,
                 ..placing::Worker::default()
@@ -329,6 +335,7 @@ impl Devices {
             lost: u32::try_from(class.lost.len()).unwrap_or(u32::MAX),
             cordoned: by(Filter::Cordoned),
             out_of_zone: by(Filter::Zone),
+            not_cleared: by(Filter::Clearance),
             short_of_memory: by(Filter::Memory),
             short_of_milli: by(Filter::Milli),
         };
@@ -403,10 +410,27 @@ pub(super) struct Slot<'a> {
     pub free_milli: u32,
 }
 
+/// Why work of a tenant may not be on a worker, whatever is free there; what is
+/// judged last is greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Barrier {
+    /// It stands elsewhere.
+    Zone,
+    /// It is not cleared for such work.
+    Clearance,
+}
+
 impl Slot<'_> {
-    /// Whether its worker is in one of the zones; none given is all.
-    pub fn is_in(&self, zones: &[String]) -> bool {
-        zones.is_empty() || zones.iter().any(|zone| *zone == self.worker.zone.as_str())
+    /// What keeps a request from its worker, if anything does.
+    pub fn barrier(&self, ask: &Ask) -> Option<Barrier> {
+        let zone = self.worker.zone.as_str();
+        if !ask.zones.is_empty() && ask.zones.iter().all(|known| known != zone) {
+            Some(Barrier::Zone)
+        } else if self.worker.clearance.rank() < ask.clearance {
+            Some(Barrier::Clearance)
+        } else {
+            None
+        }
     }
 }
 

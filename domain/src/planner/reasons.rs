@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::devices::Slot;
+use super::devices::{Barrier, Slot};
 use crate::accelerators::ResourceRequest;
+use crate::placing::Ask;
 use crate::quotas::{Level, NodeId, Resource, WhyNot};
+use crate::tenants::Classification;
 
 /// What stops a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,14 +96,9 @@ pub(super) fn promised() -> Reason {
     Reason::new(Level::Quota, "room is being made for it: what is in its place was told to leave")
 }
 
-/// Why nothing takes `request` in these zones, of the devices of its class, on
-/// none of which it fits. `anybody` if there is any worker.
-pub(super) fn of_devices(
-    anybody: bool,
-    slots: &[Slot<'_>],
-    request: &ResourceRequest,
-    zones: &[String],
-) -> Reason {
+/// Why nothing takes `request` where `ask` lets it be, of the devices of its class,
+/// on none of which it fits. `anybody` if there is any worker.
+pub(super) fn of_devices(anybody: bool, slots: &[Slot<'_>], request: &ResourceRequest, ask: &Ask) -> Reason {
     let class = &request.class;
     if !anybody {
         return Reason::new(Level::Devices, "no worker has joined yet");
@@ -111,11 +108,16 @@ pub(super) fn of_devices(
         return Reason::new(Level::Devices, format!("no worker has a device of class {class}"));
     }
     let open: Vec<&Slot<'_>> =
-        all.iter().copied().filter(|s| !s.lost && !s.worker.cordoned && s.is_in(zones)).collect();
-    let closed = closed(&all, zones);
+        all.iter().copied().filter(|s| !s.lost && !s.worker.cordoned && s.barrier(ask).is_none()).collect();
+    let closed = closed(&all, ask);
     if open.is_empty() {
-        let elsewhere = all.iter().all(|slot| !slot.is_in(zones));
-        let level = if elsewhere { Level::Zone } else { Level::Devices };
+        // Where all are barred, those that came furthest say what would help.
+        let barriers: Option<Vec<Barrier>> = all.iter().map(|slot| slot.barrier(ask)).collect();
+        let level = match barriers.and_then(|barriers| barriers.into_iter().max()) {
+            Some(Barrier::Zone) => Level::Zone,
+            Some(Barrier::Clearance) => Level::Classification,
+            None => Level::Devices,
+        };
         return Reason::new(level, format!("no worker of class {class} takes work: {}", closed.join("; ")));
     }
     let roomy = |slot: &&Slot<'_>| slot.free_memory_bytes >= request.memory_bytes;
@@ -174,7 +176,7 @@ fn shortage(open: &[&Slot<'_>], request: &ResourceRequest) -> String {
 }
 
 /// How many workers are out, e.g. `2 workers are cordoned`.
-fn closed(all: &[&Slot<'_>], zones: &[String]) -> Vec<String> {
+fn closed(all: &[&Slot<'_>], ask: &Ask) -> Vec<String> {
     let count = |keep: &dyn Fn(&Slot<'_>) -> bool| {
         all.iter().filter(|s| keep(s)).map(|s| s.worker.id).collect::<BTreeSet<_>>().len()
     };
@@ -185,9 +187,13 @@ fn closed(all: &[&Slot<'_>], zones: &[String]) -> Vec<String> {
     };
     let cordoned = tell(count(&|s| !s.lost && s.worker.cordoned), "cordoned");
     let lost = tell(count(&|s| s.lost), "lost");
-    let elsewhere = count(&|s| !s.lost && !s.worker.cordoned && !s.is_in(zones));
-    let elsewhere = tell(elsewhere, &format!("outside of the zones {}", zones.join(", ")));
-    cordoned.into_iter().chain(lost).chain(elsewhere).collect()
+    let behind =
+        |barrier| count(&|s: &Slot<'_>| !s.lost && !s.worker.cordoned && s.barrier(ask) == Some(barrier));
+    let elsewhere = tell(behind(Barrier::Zone), &format!("outside of the zones {}", ask.zones.join(", ")));
+    let secrecy = Classification::ALL.into_iter().find(|level| level.rank() == ask.clearance);
+    let secrecy = secrecy.unwrap_or_default().as_str();
+    let uncleared = tell(behind(Barrier::Clearance), &format!("not cleared for {secrecy} work"));
+    [cordoned, lost, elsewhere, uncleared].into_iter().flatten().collect()
 }
 
 /// To what [`bytes`] shows, so that a need never reads like what is free.

@@ -9,6 +9,7 @@ use crate::accelerators::Device;
 use crate::quotas::{
     BorrowWhilePreempting, Key, NodeId, NodeSpec, Quota, Reclaim, Resource, Strategy, Tree, WithinTenant,
 };
+use crate::tenants::Classification;
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY};
 use crate::workloads::{PlacementState, WorkloadState};
@@ -69,6 +70,8 @@ pub(super) struct World {
     pub shared_tenants: bool,
     /// Whether some will do with devices of another class.
     pub several_classes: bool,
+    /// Whether work and workers differ in how secret they may be.
+    pub classified: bool,
     /// One planner that is told of changes, and what it was told.
     kept: Option<(Recorder, Snapshot)>,
     epoch: i64,
@@ -85,6 +88,7 @@ impl World {
             random: Random(seed),
             shared_tenants: false,
             several_classes: false,
+            classified: false,
             kept: None,
             epoch: 0,
             pages: Vec::new(),
@@ -116,6 +120,7 @@ impl World {
             zone: ZONES[self.snapshot.workers.len() % ZONES.len()].parse().unwrap(),
             address: "http://127.0.0.1:1".to_owned(),
             cordoned: false,
+            clearance: self.some_clearance(),
             live: true,
             devices: (0..devices).map(|ordinal| device(self, ordinal)).collect(),
             seen_at: self.now,
@@ -474,6 +479,8 @@ impl World {
             let inside = bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == zone);
             assert!(inside, "placed in {zone}, outside of {:?}", bounds.zones);
         }
+        let secrecy = self.secrecy(asking.tenant_id);
+        assert!(worker.clearance >= secrecy, "{secrecy:?} work is placed on {worker:?}");
         assert!(asking.resources.option(class).is_some(), "placed on {class}: {asking:?}");
         assert!(
             self.quota_fits(asking.tenant_id, class, &asking.resources),
@@ -483,6 +490,19 @@ impl World {
 
     fn end(&mut self, id: PlacementId) {
         assert!(!self.snapshot.end_placement(id).is_empty(), "ended twice");
+    }
+
+    fn secrecy(&self, tenant: TenantId) -> Classification {
+        self.snapshot.tenants.get(&tenant).map_or(Classification::Internal, |bounds| bounds.classification)
+    }
+
+    /// Of a new worker: some are cleared for less than most work, some for more.
+    fn some_clearance(&mut self) -> Classification {
+        if !self.classified {
+            return Classification::Internal;
+        }
+        let levels = [Classification::Public, Classification::Internal, Classification::Secret];
+        self.random.pick(&levels).unwrap()
     }
 
     /// What must hold at every moment.
@@ -509,6 +529,9 @@ impl World {
     pub fn check_settled(&self) {
         for placement in self.snapshot.placements.values() {
             assert!(self.snapshot.workers[&placement.worker_id].live, "{placement:?} is on a lost worker");
+            let cleared =
+                self.snapshot.workers[&placement.worker_id].clearance >= self.secrecy(placement.tenant_id);
+            assert!(cleared || placement.state == PlacementState::Draining, "{placement:?} stays");
             if !self.snapshot.workloads.contains_key(&placement.workload_id) {
                 assert_eq!(placement.state, PlacementState::Draining, "{placement:?} serves nobody");
             }
@@ -542,6 +565,7 @@ impl World {
                 .values()
                 .filter(|w| w.live && !w.cordoned)
                 .filter(|w| bounds.zones.is_empty() || bounds.zones.contains(&w.zone.to_string()))
+                .filter(|w| w.clearance >= bounds.classification)
                 .flat_map(|w| &w.devices)
                 .find(|d| {
                     request.option(&d.class).is_some()
@@ -556,6 +580,9 @@ impl World {
     pub fn happen(&mut self) {
         let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
         let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
+        if self.classified && self.random.below(12) == 0 {
+            self.reclassify();
+        }
         match self.random.below(if self.shared_tenants { 13 } else { 11 }) {
             0 if workers.len() < 12 => {
                 let (devices, memory) = (1 + self.random.below(3), 1 + self.random.below(16));
@@ -642,6 +669,21 @@ impl World {
         }
         self.pass(1);
         self.report_unless_silent();
+    }
+
+    /// A tenant's work becomes more or less secret, or a worker is cleared for other.
+    fn reclassify(&mut self) {
+        let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
+        let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
+        let level = self.random.pick(&Classification::ALL).unwrap();
+        if self.random.below(2) == 0 {
+            if let Some(id) = self.random.pick(&workers) {
+                self.snapshot.workers.get_mut(&id).unwrap().clearance = level;
+            }
+        } else if let Some(owner) = self.random.pick(&owners) {
+            let tenant = self.snapshot.intents[&owner].tenant_id;
+            self.snapshot.tenants.entry(tenant).or_default().classification = level;
+        }
     }
 
     fn report_unless_silent(&mut self) {

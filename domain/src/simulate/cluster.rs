@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accelerators::WHOLE_MILLI;
 use crate::quotas::{Policies, QuotaLine};
-use crate::tenants::Slug;
+use crate::tenants::{Classification, Slug};
 use crate::workers::DRAIN_LIMIT_SECS;
 
 /// A fleet and its quota tree.
@@ -67,6 +67,9 @@ pub struct WorkersSpec {
     /// Pool they belong to.
     #[serde(default = "default_place")]
     pub pool: Slug,
+    /// How secret the work may be that is placed on them.
+    #[serde(default)]
+    pub clearance: Classification,
     /// Take nothing.
     #[serde(default)]
     pub cordoned: bool,
@@ -113,6 +116,9 @@ pub struct TenantSpec {
     /// Where its work may be; empty for all.
     #[serde(default)]
     pub zones: Vec<Slug>,
+    /// How secret its work is.
+    #[serde(default)]
+    pub classification: Classification,
     /// Limits of its projects.
     #[serde(default)]
     pub projects: Vec<ProjectSpec>,

@@ -417,6 +417,7 @@ impl<'a> Simulation<'a> {
             pool: machine.pool.clone(),
             zone: machine.zone.clone(),
             address: String::new(),
+            clearance: machine.clearance,
             cordoned: machine.cordoned,
             live: true,
             devices: devices.collect(),

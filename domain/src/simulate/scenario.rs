@@ -11,7 +11,7 @@ use crate::planner::TenantBounds;
 use crate::quotas::{
     Key, LinesError, MAX_WEIGHT_MILLI, NodeId, NodeSpec, Quota, QuotaLine, Tree, TreeError, quotas,
 };
-use crate::tenants::Slug;
+use crate::tenants::{Classification, Slug};
 use crate::workers::MAX_DEVICES;
 use crate::{CohortId, ProjectId, TenantId};
 
@@ -26,6 +26,8 @@ pub struct Machine {
     pub zone: Slug,
     /// Pool it belongs to.
     pub pool: Slug,
+    /// How secret the work may be that is placed on it.
+    pub clearance: Classification,
     /// Takes nothing.
     pub cordoned: bool,
     /// When it joins, in microseconds.
@@ -204,8 +206,11 @@ impl Scenario {
     fn know(&mut self, tenants: &[TenantSpec], jobs: &[Job]) -> Result<(), ScenarioError> {
         let mut ids = BTreeMap::new();
         for spec in tenants {
-            let bounds =
-                TenantBounds { closed: None, zones: spec.zones.iter().map(ToString::to_string).collect() };
+            let bounds = TenantBounds {
+                closed: None,
+                zones: spec.zones.iter().map(ToString::to_string).collect(),
+                classification: spec.classification,
+            };
             let weight_milli = weight(&format!("tenant {}", spec.name), spec.weight_milli)?;
             let id = self.tenant(&mut ids, &spec.name, weight_milli, bounds, spec.quotas.is_some());
             let Some(id) = id else { return Err(ScenarioError::Twice(format!("tenant {}", spec.name))) };
@@ -387,6 +392,7 @@ fn add(group: &WorkersSpec, machines: &mut Vec<Machine>) -> Result<(), ScenarioE
             name,
             zone: group.zone.clone(),
             pool: group.pool.clone(),
+            clearance: group.clearance,
             cordoned: group.cordoned,
             at_us,
             devices: (0..group.devices).map(device).collect(),

@@ -86,6 +86,8 @@ pub(super) async fn place(
         "SELECT t.id FROM unnest($1::uuid[], $2::uuid[]) AS d (tenant, worker)
          JOIN tenants t ON t.id = d.tenant JOIN workers w ON w.id = d.worker
          WHERE t.status = 'active' AND (t.zones = '{}' OR w.zone = ANY(t.zones))
+           AND array_position('{public,internal,confidential,secret}', w.clearance)
+               >= array_position('{public,internal,confidential,secret}', t.classification)
          FOR SHARE OF t",
         &tenants,
         &workers,

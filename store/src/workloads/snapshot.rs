@@ -65,21 +65,24 @@ pub(super) async fn tenants(
     ids: &[Uuid],
 ) -> Result<BTreeMap<TenantId, TenantBounds>, StoreError> {
     let rows = query!(
-        "SELECT id, status, zones FROM tenants
-         WHERE id = ANY($1) AND (status IN ('suspended', 'deleting') OR (status = 'active' AND zones <> '{}'))",
+        "SELECT id, status, zones, classification FROM tenants
+         WHERE id = ANY($1) AND (status IN ('suspended', 'deleting')
+             OR (status = 'active' AND (zones <> '{}' OR classification <> 'internal')))",
         ids,
     )
     .fetch_all(tx.conn())
     .await?;
     let bounds = rows.into_iter().map(|row| {
+        let corrupt = |_| StoreError::corrupt("tenants", "classification", row.id);
+        let classification = row.classification.parse().map_err(corrupt)?;
         let closed = match row.status.as_str() {
             "suspended" => Some(Closed::Suspended),
             "deleting" => Some(Closed::Deleting),
             _ => None,
         };
-        (TenantId(row.id), TenantBounds { closed, zones: row.zones })
+        Ok((TenantId(row.id), TenantBounds { closed, zones: row.zones, classification }))
     });
-    Ok(bounds.collect())
+    bounds.collect()
 }
 
 type Intents = BTreeMap<WorkloadOwner, Intent>;

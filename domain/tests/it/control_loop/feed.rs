@@ -114,7 +114,7 @@ pub fn differences(before: &Snapshot, after: &Snapshot) -> BTreeSet<Noted> {
     noted.extend(other(&before.placements, &after.placements, |p| p.state).map(Noted::Placement));
     let worker = |w: &domain::workers::Worker| {
         let devices = w.devices.iter().map(|d| (d.id, d.memory_bytes, d.milli)).collect::<Vec<_>>();
-        (w.zone.clone(), w.cordoned, w.live, w.revision, devices)
+        (w.zone.clone(), w.cordoned, w.clearance, w.live, w.revision, devices)
     };
     noted.extend(other(&before.workers, &after.workers, worker).map(Noted::Worker));
     noted

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::accelerators::{Device, DeviceReport};
 use domain::models::{Manifest, Sha256Digest};
+use domain::tenants::Classification;
 use domain::workers::{
     DesiredPlacement, DesiredState, DesiredVersion, ObservedState, PlacementReport, Worker,
 };
@@ -40,6 +41,7 @@ impl Database {
                 zone: joining.zone.parse().expect("a slug"),
                 address: String::new(),
                 cordoned: false,
+                clearance: Classification::Internal,
                 live: true,
                 devices: Vec::new(),
                 seen_at: now,

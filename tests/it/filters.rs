@@ -1,0 +1,161 @@
+//! What keeps work from a worker whatever is free there: how secret the work may
+//! be, and whom the worker is for.
+
+use std::time::Duration;
+
+use domain::planner::{Considered, Cost, Decision, Hold};
+use domain::tenants::Classification;
+use domain::{TenantId, WorkerId, WorkloadId};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::Row;
+use store::StoreError;
+use store::workers::WorkerChange;
+use tests::database::rows;
+use tests::ministries::Platform;
+use tests::wait::until;
+
+use crate::placement::Scene;
+
+const GB: u64 = 1_000_000_000;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn clear(scene: &Scene, worker: &str, clearance: Classification) {
+    let change = WorkerChange { clearance: Some(clearance), ..WorkerChange::default() };
+    let mut tx = scene.db.store.system().await.unwrap();
+    store::workers::update(&mut tx, &worker.parse().unwrap(), change, None).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Where live placements of a tenant are, by name of the worker.
+async fn placed_of(scene: &Scene, tenant: TenantId) -> Vec<String> {
+    let sql = format!(
+        "SELECT w.name FROM placements p JOIN workers w ON w.id = p.worker_id
+         WHERE p.state <> 'ended' AND p.tenant_id = '{tenant}' ORDER BY 1"
+    );
+    rows(&mut scene.db.superuser().await, &sql).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// What a tenant is told of its first workload.
+async fn explained(scene: &Scene, tenant: TenantId) -> domain::explanations::WorkloadExplanation {
+    let sql =
+        format!("SELECT id FROM workloads WHERE tenant_id = '{tenant}' AND NOT ended ORDER BY id LIMIT 1");
+    let id: uuid::Uuid = rows(&mut scene.db.superuser().await, &sql).await.unwrap()[0].get(0);
+    let mut tx = scene.db.store.tenant(tenant).await.unwrap();
+    let mut system = scene.db.store.system().await.unwrap();
+    store::workloads::explain(&mut tx, &mut system, WorkloadId(id)).await.unwrap()
+}
+
+/// A decision to put a tenant's waiting workload on a worker, by hand.
+async fn by_hand(scene: &Scene, tenant: TenantId, worker: WorkerId) -> Decision {
+    let snapshot = scene.snapshot().await;
+    let workload = snapshot.workloads.values().find(|w| w.tenant_id == tenant).unwrap();
+    let device_id = snapshot.workers[&worker].devices[0].id;
+    Decision::Place {
+        workload: workload.id,
+        generation: workload.generation,
+        worker,
+        class: "cpu".to_owned(),
+        passed_over: Vec::new(),
+        holds: vec![Hold { device_id, memory_bytes: GB, milli: 500 }],
+        considered: Considered::default(),
+        cost: Cost::default(),
+    }
+}
+
+#[tokio::test]
+async fn secret_work_lands_only_on_cleared_workers_and_leaves_those_that_are_not() {
+    let scene = Scene::new().await;
+    let (secret, other) = (scene.tenant, scene.another_tenant("health").await);
+    scene.set(format!("UPDATE tenants SET classification = 'secret' WHERE id = '{secret}'")).await;
+    let [a, bb] = [scene.join("a", &[(4 * GB, 4000)]).await, scene.join("bb", &[(4 * GB, 4000)]).await];
+    scene.endpoint(1, GB, 500).await;
+    scene.endpoint_of(other, 1, GB, 500).await;
+    scene.tick().await;
+    assert!(placed_of(&scene, secret).await.is_empty(), "nobody is cleared unless told");
+    assert_eq!(placed_of(&scene, other).await.len(), 1, "what is not secret is not kept");
+    let told = explained(&scene, secret).await;
+    assert_eq!(told.level, Some(domain::quotas::Level::Classification));
+    assert_eq!(
+        told.workload.reason.as_deref(),
+        Some("no worker of class cpu takes work: 2 workers are not cleared for secret work")
+    );
+    assert!(told.text.contains("It begins on a worker that is cleared for it."), "{}", told.text);
+    // Whatever a planner believes, the database refuses it.
+    let forbidden = by_hand(&scene, secret, a).await;
+    assert!(matches!(scene.apply(&forbidden).await, Err(StoreError::Conflict(_))));
+    clear(&scene, "a", Classification::Confidential).await;
+    assert!(matches!(scene.apply(&forbidden).await, Err(StoreError::Conflict(_))));
+    scene.tick().await;
+    assert!(placed_of(&scene, secret).await.is_empty());
+
+    clear(&scene, "a", Classification::Secret).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, secret).await, ["a"]);
+    let told = explained(&scene, secret).await;
+    assert_eq!(told.placement.as_ref().unwrap().considered.not_cleared, 1);
+    assert!(told.text.contains("1 were not cleared for its classification"), "{}", told.text);
+    for worker in [a, bb] {
+        scene.obey(worker).await;
+    }
+
+    // What a worker says of itself changes nothing.
+    scene.join("a", &[(4 * GB, 4000)]).await;
+    scene.obey(a).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, secret).await, ["a"]);
+
+    clear(&scene, "a", Classification::Internal).await;
+    clear(&scene, "bb", Classification::Secret).await;
+    scene.tick().await;
+    let drained = "SELECT tenant_id, detail ->> 'why' FROM audit_events WHERE action = 'drain_placement'";
+    let audited = rows(&mut scene.db.superuser().await, drained).await.unwrap();
+    let audited: Vec<(uuid::Uuid, String)> = audited.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(audited, [(secret.0, "not_cleared".to_owned())]);
+    assert_eq!(placed_of(&scene, secret).await, ["a"], "it holds what it has until it has let go");
+    scene.obey(a).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, secret).await, ["bb"]);
+
+    // The same where the work becomes more secret.
+    let at = placed_of(&scene, other).await;
+    scene.set(format!("UPDATE tenants SET classification = 'secret' WHERE id = '{other}'")).await;
+    scene.tick().await;
+    scene.obey(a).await;
+    scene.obey(bb).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, other).await, ["bb"], "it was on {at:?}");
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn who_runs_the_fleet_clears_workers_and_nobody_else() {
+    let it = Platform::start().await;
+    it.system.join("node").await;
+    let interior = it.tenant("interior").await;
+    let path = "/api/v1/workers/node";
+    let worker = it.ok(Method::GET, path, &it.admin, None).await;
+    assert_eq!((&worker["clearance"], &worker["cordoned"]), (&json!("internal"), &json!(false)));
+    let patch = async |token: &str, body: Value| it.call(Method::PATCH, path, token, Some(body)).await;
+    for body in [json!({"clearance": "top"}), json!({"secrecy": "secret"})] {
+        let (status, answer) = patch(&it.admin, body.clone()).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {answer}");
+    }
+    let (status, _) = patch(&interior, json!({"clearance": "secret"})).await;
+    assert!([StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&status), "{status}");
+    assert_eq!(it.ok(Method::GET, path, &it.admin, None).await["clearance"], "internal");
+
+    let (status, worker) = patch(&it.admin, json!({"clearance": "secret"})).await;
+    assert_eq!((status, &worker["clearance"]), (StatusCode::OK, &json!("secret")), "{worker}");
+    assert_eq!(worker["cordoned"], false, "what is not named stays");
+    let (_, worker) = patch(&it.admin, json!({"cordoned": true})).await;
+    assert_eq!((&worker["clearance"], &worker["cordoned"]), (&json!("secret"), &json!(true)));
+    let audited = "SELECT count(*) FROM audit_events WHERE action = 'update_worker' AND detail = '{\"clearance\": \"secret\"}'";
+    until("the record", PATIENCE, async || (it.system.db.count(audited).await == 1).then_some(())).await;
+    // A worker may ask for much, but not for that.
+    let body = json!({"name": "node", "pool": "default", "zone": "here", "address": "http://127.0.0.1:9",
+        "clearance": "secret", "devices": [{"ordinal": 0, "class": "cpu", "memory_bytes": 1000, "milli": 1000}]});
+    let (status, answer) = it.system.post("join", &it.system.join_token, body).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
+    it.system.stop().await;
+}
