@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use crate::access::{IfMatch, Scope, Tagged};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
+use crate::fields;
 use crate::problem::Result;
 use crate::state::App;
 
@@ -48,6 +49,7 @@ async fn get_worker(_: Scope, State(app): State<App>, Path(name): Path<Slug>) ->
 /// What to change of a worker. Fields that are not named stay as they are.
 #[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::option_option, reason = "not named, null, and a value are three things")]
 struct UpdateWorker {
     /// Whether nothing new is placed on it. What is there stays.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,10 +58,15 @@ struct UpdateWorker {
     /// at once, and waits until another is cleared for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     clearance: Option<Classification>,
+    /// The pool to put it into, whatever pool it names when it joins; null leaves that
+    /// to the worker again. What is there stays.
+    #[serde(default, deserialize_with = "fields::named", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Slug>)]
+    pool: Option<Option<Slug>>,
 }
 
-/// Cordon a worker, let work be placed on it again, or clear it for more or less
-/// secret work. For platform administrators.
+/// Cordon a worker, let work be placed on it again, clear it for more or less secret
+/// work, or put it into a pool. For platform administrators.
 #[utoipa::path(patch, path = "/api/v1/workers/{worker}", tag = "workers", params(("worker" = Slug, Path, description = "Name")),
     request_body = UpdateWorker, responses((status = 200, body = Worker)))]
 async fn update_worker(
@@ -71,7 +78,8 @@ async fn update_worker(
 ) -> Result<Response> {
     let now = app.clock.now();
     let mut change = scope.system_change(&app).await?;
-    let of = WorkerChange { cordoned: update.cordoned, clearance: update.clearance };
+    let pool = update.pool.as_ref().map(Option::as_ref);
+    let of = WorkerChange { cordoned: update.cordoned, clearance: update.clearance, pool };
     let id = store::workers::update(&mut change, &name, of, expected).await?;
     change.record(format!("worker:{id}"), serde_json::json!(update)).await?;
     change.publish(Topic::Desired, id).await?;

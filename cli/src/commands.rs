@@ -13,6 +13,7 @@ mod jobs;
 mod keys;
 mod models;
 mod one_time_code;
+mod pools;
 mod projects;
 mod quotas;
 mod replay;
@@ -81,6 +82,9 @@ pub enum ClientCommand {
     /// Workers and their devices (administrator).
     #[command(subcommand)]
     Workers(workers::WorkersCommand),
+    /// Pools of workers that are dedicated to ministries (administrator).
+    #[command(subcommand)]
+    Pools(pools::PoolsCommand),
     /// Workloads: what is to run for endpoints and jobs.
     #[command(subcommand)]
     Workloads(workloads::WorkloadsCommand),
@@ -139,6 +143,7 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Models(command) => models::run(command, &at).await?,
         ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,
         ClientCommand::Workers(command) => workers::run(command, &at).await?,
+        ClientCommand::Pools(command) => pools::run(command, &at).await?,
         ClientCommand::Workloads(command) => workloads::run(command, &at).await?,
         ClientCommand::Explain(command) => workloads::explain(command, &at).await?,
         ClientCommand::Chat(options) => chat::run(options, &at).await?,

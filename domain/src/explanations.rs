@@ -140,6 +140,7 @@ fn told_placed(placed: &Placed) -> String {
         (chosen.cordoned, "were cordoned"),
         (chosen.lost, "were lost"),
         (chosen.out_of_zone, "were in other zones"),
+        (chosen.out_of_pool, "were dedicated to others or outside of its tenant's pools"),
         (chosen.not_cleared, "were not cleared for its classification"),
     ];
     let rejected: Vec<String> =
@@ -190,6 +191,9 @@ fn told_help(level: Level) -> Option<&'static str> {
         Level::Priority => Some("It begins when what is before it has ended, or with a higher priority."),
         Level::Devices | Level::Memory => Some("It begins when work there ends, or on one more worker."),
         Level::Zone => Some("It begins on a worker in its tenant's zones."),
+        Level::Pool => {
+            Some("It begins on a worker of its tenant's pools, or on one that is dedicated to nobody.")
+        }
         Level::Classification => Some("It begins on a worker that is cleared for it."),
         Level::ModelNotApproved => Some("It begins when its model version is approved."),
         Level::Budget => Some("It begins in the next period, or with a larger budget."),

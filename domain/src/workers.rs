@@ -42,8 +42,13 @@ pub struct Worker {
     pub id: WorkerId,
     /// Unique name, by default the host's.
     pub name: Slug,
-    /// Pool it joined.
+    /// Pool that it is in: the one that the platform put it into, else the one that
+    /// it named.
     pub pool: Slug,
+    /// Whether that pool is dedicated to tenants, so that nobody else's work is placed
+    /// on it.
+    #[serde(default)]
+    pub dedicated: bool,
     /// Where it stands.
     pub zone: Slug,
     /// Base URL of its inference listener.

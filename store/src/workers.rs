@@ -61,19 +61,22 @@ fn heard_lately(worker: &Worker, now: Timestamp) -> bool {
 
 /// What to change of a worker; `None` leaves it as it is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WorkerChange {
+pub struct WorkerChange<'a> {
     /// Whether nothing new is placed on it. What is there stays.
     pub cordoned: Option<bool>,
     /// How secret the work may be that is placed on it. What is more secret must
     /// leave.
     pub clearance: Option<Classification>,
+    /// The pool to put it into; `None` inside leaves that to the worker, from when it
+    /// joins again.
+    pub pool: Option<Option<&'a Slug>>,
 }
 
 /// Changes a worker, if it has the expected revision.
 pub async fn update(
     tx: &mut SystemTx,
     name: &Slug,
-    change: WorkerChange,
+    change: WorkerChange<'_>,
     expected: Option<i64>,
 ) -> Result<WorkerId, StoreError> {
     let row = query!("SELECT id, revision FROM workers WHERE name = $1 FOR UPDATE", name.as_str())
@@ -85,11 +88,14 @@ pub async fn update(
     }
     query!(
         "UPDATE workers SET cordoned = COALESCE($2, cordoned), clearance = COALESCE($3, clearance),
+             pool = COALESCE($5, pool), assigned_pool = CASE WHEN $4 THEN $5 ELSE assigned_pool END,
              revision = revision + 1
          WHERE id = $1",
         row.id,
         change.cordoned,
         change.clearance.map(Classification::as_str),
+        change.pool.is_some(),
+        change.pool.flatten().map(Slug::as_str),
     )
     .execute(tx.conn())
     .await?;
@@ -114,10 +120,11 @@ impl<'a> Selection<'a> {
 /// Workers with their devices, by name.
 pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<Worker>, StoreError> {
     let rows = query!(
-        "SELECT id, name, pool, zone, address, cordoned, clearance, live, seen_at, revision, created_at FROM workers
+        r#"SELECT id, name, pool, EXISTS (SELECT FROM pools p WHERE p.name = workers.pool) AS "dedicated!", zone, address,
+                cordoned, clearance, live, seen_at, revision, created_at FROM workers
          WHERE ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR name > $2)
            AND ($4::uuid[] IS NULL OR id = ANY($4))
-         ORDER BY name LIMIT $3",
+         ORDER BY name LIMIT $3"#,
         which.name,
         which.after,
         which.limit,
@@ -136,6 +143,7 @@ pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<
                 id: row.id.into(),
                 name: row.name.parse().map_err(corrupt("name"))?,
                 pool: row.pool.parse().map_err(corrupt("pool"))?,
+                dedicated: row.dedicated,
                 zone: row.zone.parse().map_err(corrupt("zone"))?,
                 address: row.address,
                 cordoned: row.cordoned,

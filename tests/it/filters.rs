@@ -128,6 +128,154 @@ async fn secret_work_lands_only_on_cleared_workers_and_leaves_those_that_are_not
     scene.db.finish().await;
 }
 
+async fn dedicate(scene: &Scene, pool: &str, tenants: &[TenantId]) {
+    let mut tx = scene.db.store.system().await.unwrap();
+    store::pools::put(&mut tx, &pool.parse().unwrap(), "", tenants, scene.now).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn move_to(scene: &Scene, worker: &str, pool: Option<&str>) {
+    let pool = pool.map(|pool| pool.parse().unwrap());
+    let change = WorkerChange { pool: Some(pool.as_ref()), ..WorkerChange::default() };
+    let mut tx = scene.db.store.system().await.unwrap();
+    store::workers::update(&mut tx, &worker.parse().unwrap(), change, None).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dedicated_pool_takes_its_tenants_work_and_no_other() {
+    let scene = Scene::new().await;
+    let (defence, health) = (scene.tenant, scene.another_tenant("health").await);
+    let [a, bb] = [scene.join("a", &[(2 * GB, 4000)]).await, scene.join("bb", &[(2 * GB, 4000)]).await];
+    dedicate(&scene, "defence", &[defence]).await;
+    move_to(&scene, "a", Some("defence")).await;
+    scene.endpoint(3, GB, 500).await;
+    scene.endpoint_of(health, 3, GB, 500).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, defence).await, ["a", "a"]);
+    assert_eq!(placed_of(&scene, health).await, ["bb", "bb"]);
+    let waits = async |tenant: TenantId| {
+        let all = scene.snapshot().await.workloads;
+        all.into_values().find(|w| w.tenant_id == tenant && w.reason.is_some()).unwrap().reason.unwrap()
+    };
+    let (ours, theirs) = (waits(defence).await, waits(health).await);
+    assert!(ours.ends_with("1 worker is outside of the pools defence"), "{ours}");
+    assert!(theirs.ends_with("1 worker is dedicated to others"), "{theirs}");
+    for worker in [a, bb] {
+        scene.obey(worker).await;
+    }
+
+    // With room everywhere: the database, too, refuses what is of another pool.
+    let [ccc, dddd] =
+        [scene.join("ccc", &[(2 * GB, 4000)]).await, scene.join("dddd", &[(2 * GB, 4000)]).await];
+    move_to(&scene, "ccc", Some("defence")).await;
+    for (tenant, worker) in [(defence, dddd), (health, ccc)] {
+        let snapshot = scene.snapshot().await;
+        let waiting =
+            snapshot.workloads.values().find(|w| w.tenant_id == tenant && w.reason.is_some()).unwrap();
+        let Decision::Place { holds, class, .. } = by_hand(&scene, tenant, worker).await else { panic!() };
+        let forbidden = Decision::Place {
+            workload: waiting.id,
+            generation: waiting.generation,
+            worker,
+            class,
+            passed_over: Vec::new(),
+            holds,
+            considered: Considered::default(),
+            cost: Cost::default(),
+        };
+        assert!(matches!(scene.apply(&forbidden).await, Err(StoreError::Conflict(_))), "{tenant}");
+    }
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, defence).await, ["a", "a", "ccc"]);
+    assert_eq!(placed_of(&scene, health).await, ["bb", "bb", "dddd"]);
+    for worker in [ccc, dddd] {
+        scene.obey(worker).await;
+    }
+
+    // Joining again does not take a worker out of its pool; the platform does.
+    scene.join("a", &[(2 * GB, 4000)]).await;
+    assert_eq!(scene.snapshot().await.workers[&a].pool.as_str(), "defence");
+    move_to(&scene, "a", None).await;
+    assert!(scene.snapshot().await.workers[&a].dedicated, "from when it joins again");
+    scene.join("a", &[(2 * GB, 4000)]).await;
+    let worker = &scene.snapshot().await.workers[&a];
+    assert_eq!((worker.pool.as_str(), worker.dedicated), ("default", false));
+    scene.obey(a).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, defence).await, ["a", "a", "ccc"], "what runs stays");
+
+    // Its tenant goes, and the pool is nobody's.
+    dedicate(&scene, "defence", &[]).await;
+    scene.set("UPDATE endpoints SET replicas = 4".to_owned()).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, defence).await, ["a", "a", "ccc", "dddd"]);
+    assert_eq!(placed_of(&scene, health).await, ["bb", "bb", "dddd"]);
+    let mut tx = scene.db.store.system().await.unwrap();
+    store::pools::delete(&mut tx, &"defence".parse().unwrap()).await.unwrap();
+    tx.commit().await.unwrap();
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, health).await, ["bb", "bb", "ccc", "dddd"]);
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn pools_are_dedicated_by_the_platform_and_end_with_no_tenant() {
+    let it = Platform::start().await;
+    it.system.join("node").await;
+    let interior = it.tenant("interior").await;
+    it.tenant("health").await;
+    let put = async |pool: &str, token: &str, body: Value| {
+        it.call(Method::PUT, &format!("/api/v1/pools/{pool}"), token, Some(body)).await
+    };
+    for (pool, body) in [
+        ("defence", json!({"tenants": ["nobody"]})),
+        ("defence", json!({"tenants": ["interior"], "description": "two\nlines"})),
+        ("defence", json!({"tenants": vec!["interior"; 257]})),
+        ("defence", json!({})),
+        ("defence", json!({"tenants": ["interior"], "workers": ["node"]})),
+        ("Defence", json!({"tenants": ["interior"]})),
+    ] {
+        let (status, answer) = put(pool, &it.admin, body.clone()).await;
+        assert!(status.is_client_error(), "{body}: {status} {answer}");
+    }
+    let (status, _) = put("defence", &interior, json!({"tenants": ["interior"]})).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert_eq!(it.ok(Method::GET, "/api/v1/pools", &it.admin, None).await["items"], json!([]));
+
+    let body = json!({"tenants": ["interior", "health", "interior"], "description": "Bunker"});
+    let (status, pool) = put("defence", &it.admin, body).await;
+    assert_eq!(status, StatusCode::OK, "{pool}");
+    assert_eq!((&pool["tenants"], &pool["workers"]), (&json!(["health", "interior"]), &json!(0)));
+    let patch =
+        async |body: Value| it.call(Method::PATCH, "/api/v1/workers/node", &it.admin, Some(body)).await;
+    let (status, _) = patch(json!({"pool": "No Pool"})).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    let (status, worker) = patch(json!({"pool": "defence"})).await;
+    assert_eq!(
+        (status, &worker["pool"], &worker["dedicated"]),
+        (StatusCode::OK, &json!("defence"), &json!(true))
+    );
+    it.system.join("node").await;
+    let worker = it.ok(Method::GET, "/api/v1/workers/node", &it.admin, None).await;
+    assert_eq!(worker["pool"], "defence");
+    let pools = it.ok(Method::GET, "/api/v1/pools", &it.admin, None).await;
+    assert_eq!((&pools["items"][0]["name"], &pools["items"][0]["workers"]), (&json!("defence"), &json!(1)));
+
+    // A tenant that is deleted leaves it; the pool is still closed to others.
+    it.ok(Method::DELETE, "/api/v1/tenants/health", &it.admin, None).await;
+    until("the end of the tenant", PATIENCE, async || {
+        let pool = it.ok(Method::GET, "/api/v1/pools/defence", &it.admin, None).await;
+        (pool["tenants"] == json!(["interior"])).then_some(())
+    })
+    .await;
+    let delete = async || it.call(Method::DELETE, "/api/v1/pools/defence", &it.admin, None).await.0;
+    assert_eq!((delete().await, delete().await), (StatusCode::NO_CONTENT, StatusCode::NOT_FOUND));
+    let worker = it.ok(Method::GET, "/api/v1/workers/node", &it.admin, None).await;
+    assert_eq!((&worker["pool"], &worker["dedicated"]), (&json!("defence"), &json!(false)));
+    it.system.stop().await;
+}
+
 #[tokio::test]
 async fn who_runs_the_fleet_clears_workers_and_nobody_else() {
     let it = Platform::start().await;

@@ -106,7 +106,7 @@ fn told(decision: &Decision, facts: Option<&Snapshot>) -> String {
         }
         Decision::Place { workload, worker: id, class, passed_over, holds, considered, cost, .. } => format!(
             "- workload {workload} goes to {}, device {} of class {class}{}\n    chosen from {} workers; rejected: {} lost, {} cordoned, {} \
-             in other zones, {} not cleared, {} short of memory, {} short of thousandths\n    cost {} millionths of a device: gaps {}, \
+             in other zones, {} in other pools, {} not cleared, {} short of memory, {} short of thousandths\n    cost {} millionths of a device: gaps {}, \
              stranding {}, groups {}, scarcity {}, opens {}",
             worker(id),
             holds.iter().map(|hold| hold.device_id.to_string()).collect::<Vec<_>>().join(", "),
@@ -115,6 +115,7 @@ fn told(decision: &Decision, facts: Option<&Snapshot>) -> String {
             considered.lost,
             considered.cordoned,
             considered.out_of_zone,
+            considered.out_of_pool,
             considered.not_cleared,
             considered.short_of_memory,
             considered.short_of_milli,

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
-use domain::tenants::Classification;
+use domain::tenants::{Classification, Slug};
 use domain::workers::Worker;
 use serde_json::json;
 
@@ -33,6 +33,14 @@ pub enum WorkersCommand {
         #[arg(long)]
         level: Classification,
     },
+    /// Put a worker into a pool, whatever pool it names when it joins.
+    Move {
+        /// Its name.
+        worker: String,
+        /// The pool; left out, it is the worker's own choice again when it joins.
+        #[arg(long)]
+        pool: Option<Slug>,
+    },
 }
 
 pub(super) async fn run(command: WorkersCommand, at: &Call) -> Result<()> {
@@ -49,6 +57,7 @@ pub(super) async fn run(command: WorkersCommand, at: &Call) -> Result<()> {
         WorkersCommand::Cordon { worker } => (worker, json!({"cordoned": true})),
         WorkersCommand::Uncordon { worker } => (worker, json!({"cordoned": false})),
         WorkersCommand::Clear { worker, level } => (worker, json!({"clearance": level})),
+        WorkersCommand::Move { worker, pool } => (worker, json!({"pool": pool})),
     };
     let path = format!("api/v1/workers/{}", segment(&worker));
     let changed = at.client.patch(Scope::Platform, &path, &change).await?;
@@ -56,6 +65,7 @@ pub(super) async fn run(command: WorkersCommand, at: &Call) -> Result<()> {
         vec![
             ("worker", worker.name.to_string()),
             ("state", state(worker).to_owned()),
+            ("pool", pool(worker)),
             ("cleared for", worker.clearance.as_str().to_owned()),
         ]
     })
@@ -67,7 +77,7 @@ fn row(worker: &Worker) -> Vec<String> {
     let all: u64 = worker.devices.iter().map(|d| d.memory_bytes).sum();
     vec![
         worker.name.to_string(),
-        worker.pool.to_string(),
+        pool(worker),
         worker.zone.to_string(),
         worker.clearance.as_str().to_owned(),
         state(worker).to_owned(),
@@ -75,6 +85,10 @@ fn row(worker: &Worker) -> Vec<String> {
         format!("{} of {}", output::bytes(used), output::bytes(all)),
         output::moment(worker.seen_at),
     ]
+}
+
+fn pool(worker: &Worker) -> String {
+    if worker.dedicated { format!("{} (dedicated)", worker.pool) } else { worker.pool.to_string() }
 }
 
 fn state(worker: &Worker) -> &'static str {

@@ -27,6 +27,8 @@ pub struct Considered {
     pub cordoned: u32,
     /// Workers in zones that are not the tenant's.
     pub out_of_zone: u32,
+    /// Workers that are dedicated to others, or outside of the tenant's own pools.
+    pub out_of_pool: u32,
     /// Workers that are not cleared for its classification.
     pub not_cleared: u32,
     /// Workers of whose devices none has enough memory free with enough
@@ -78,6 +80,14 @@ pub(super) struct Choice {
     pub cost: Cost,
 }
 
+/// The pool of workers that are dedicated to nobody, whatever they call theirs.
+const SHARED: &str = "";
+
+/// The pool that a worker is told apart by.
+fn pool_of(worker: &Worker) -> &str {
+    if worker.dedicated { worker.pool.as_str() } else { SHARED }
+}
+
 /// A request and where it may go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
@@ -96,9 +106,14 @@ impl Kind {
         };
         let mut zones = bounds.map_or_else(Vec::new, |bounds| bounds.zones.clone());
         zones.sort();
+        let mut pools = bounds.map_or_else(Vec::new, |bounds| bounds.pools.clone());
+        pools.sort();
+        if pools.is_empty() {
+            pools.push(SHARED.to_owned());
+        }
         let secrecy = bounds.map_or_else(Classification::default, |bounds| bounds.classification);
         let classes = request.classes().map(str::to_owned).collect();
-        Self { classes, ask: Ask { needs, zones, clearance: secrecy.rank(), ..Ask::default() } }
+        Self { classes, ask: Ask { needs, zones, pools, clearance: secrecy.rank() } }
     }
 
     /// What it asks for of one of its classes.
@@ -187,6 +202,7 @@ impl Devices {
                 && class.devices.get(&worker.id) == Some(&ids)
                 && class.fleet.worker(worker.id).is_some_and(|known| {
                     known.zone == worker.zone.as_str()
+                        && known.pool == pool_of(worker)
                         && known.clearance == worker.clearance.rank()
                         && known.cordoned == worker.cordoned
                         && known.devices == free
@@ -205,7 +221,7 @@ impl Devices {
             let known = placing::Worker {
                 class: name.to_owned(),
                 zone: worker.zone.to_string(),
-                pool: worker.pool.to_string(),
+                pool: pool_of(worker).to_owned(),
                 // Losing one worker should cost an owner as little as can be.
                 domain: worker.id.to_string(),
                 clearance: worker.clearance.rank(),
@@ -335,6 +351,7 @@ impl Devices {
             lost: u32::try_from(class.lost.len()).unwrap_or(u32::MAX),
             cordoned: by(Filter::Cordoned),
             out_of_zone: by(Filter::Zone),
+            out_of_pool: by(Filter::Pool),
             not_cleared: by(Filter::Clearance),
             short_of_memory: by(Filter::Memory),
             short_of_milli: by(Filter::Milli),
@@ -416,8 +433,15 @@ pub(super) struct Slot<'a> {
 pub(super) enum Barrier {
     /// It stands elsewhere.
     Zone,
+    /// It is dedicated to others, or outside of the pools that are dedicated to it.
+    Pool,
     /// It is not cleared for such work.
     Clearance,
+}
+
+/// Whether an ask is for what is dedicated to nobody.
+pub(super) fn is_shared(ask: &Ask) -> bool {
+    ask.pools.iter().any(|pool| pool == SHARED)
 }
 
 impl Slot<'_> {
@@ -426,6 +450,8 @@ impl Slot<'_> {
         let zone = self.worker.zone.as_str();
         if !ask.zones.is_empty() && ask.zones.iter().all(|known| known != zone) {
             Some(Barrier::Zone)
+        } else if ask.pools.iter().all(|known| known != pool_of(self.worker)) {
+            Some(Barrier::Pool)
         } else if self.worker.clearance.rank() < ask.clearance {
             Some(Barrier::Clearance)
         } else {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::devices::{Barrier, Slot};
+use super::devices::{Barrier, Slot, is_shared};
 use crate::accelerators::ResourceRequest;
 use crate::placing::Ask;
 use crate::quotas::{Level, NodeId, Resource, WhyNot};
@@ -115,6 +115,7 @@ pub(super) fn of_devices(anybody: bool, slots: &[Slot<'_>], request: &ResourceRe
         let barriers: Option<Vec<Barrier>> = all.iter().map(|slot| slot.barrier(ask)).collect();
         let level = match barriers.and_then(|barriers| barriers.into_iter().max()) {
             Some(Barrier::Zone) => Level::Zone,
+            Some(Barrier::Pool) => Level::Pool,
             Some(Barrier::Clearance) => Level::Classification,
             None => Level::Devices,
         };
@@ -190,10 +191,15 @@ fn closed(all: &[&Slot<'_>], ask: &Ask) -> Vec<String> {
     let behind =
         |barrier| count(&|s: &Slot<'_>| !s.lost && !s.worker.cordoned && s.barrier(ask) == Some(barrier));
     let elsewhere = tell(behind(Barrier::Zone), &format!("outside of the zones {}", ask.zones.join(", ")));
+    let pools = if is_shared(ask) {
+        tell(behind(Barrier::Pool), "dedicated to others")
+    } else {
+        tell(behind(Barrier::Pool), &format!("outside of the pools {}", ask.pools.join(", ")))
+    };
     let secrecy = Classification::ALL.into_iter().find(|level| level.rank() == ask.clearance);
     let secrecy = secrecy.unwrap_or_default().as_str();
     let uncleared = tell(behind(Barrier::Clearance), &format!("not cleared for {secrecy} work"));
-    [cordoned, lost, elsewhere, uncleared].into_iter().flatten().collect()
+    [cordoned, lost, elsewhere, pools, uncleared].into_iter().flatten().collect()
 }
 
 /// To what [`bytes`] shows, so that a need never reads like what is free.

@@ -21,6 +21,9 @@ const MOST_ROUNDS: usize = 3;
 /// Zones that workers are in, in turns.
 pub(super) const ZONES: [&str; 3] = ["north", "south", "west"];
 
+/// Pools that workers are in, in turns.
+const POOLS: [&str; 3] = ["blue", "red", "green"];
+
 /// Cohorts of a world that has some.
 const COHORTS: [NodeId; 2] = [
     NodeId::Cohort(CohortId(uuid::Uuid::from_u128(1 << 64))),
@@ -72,6 +75,8 @@ pub(super) struct World {
     pub several_classes: bool,
     /// Whether work and workers differ in how secret they may be.
     pub classified: bool,
+    /// Which pools are dedicated; some are, to some, where work is classified.
+    dedicated: [bool; POOLS.len()],
     /// One planner that is told of changes, and what it was told.
     kept: Option<(Recorder, Snapshot)>,
     epoch: i64,
@@ -89,6 +94,7 @@ impl World {
             shared_tenants: false,
             several_classes: false,
             classified: false,
+            dedicated: [false; POOLS.len()],
             kept: None,
             epoch: 0,
             pages: Vec::new(),
@@ -116,7 +122,8 @@ impl World {
         let worker = Worker {
             id,
             name: format!("node-{}", self.snapshot.workers.len()).parse().unwrap(),
-            pool: "default".parse().unwrap(),
+            pool: POOLS[self.snapshot.workers.len() / 2 % POOLS.len()].parse().unwrap(),
+            dedicated: self.dedicated[self.snapshot.workers.len() / 2 % POOLS.len()],
             zone: ZONES[self.snapshot.workers.len() % ZONES.len()].parse().unwrap(),
             address: "http://127.0.0.1:1".to_owned(),
             cordoned: false,
@@ -481,6 +488,7 @@ impl World {
         }
         let secrecy = self.secrecy(asking.tenant_id);
         assert!(worker.clearance >= secrecy, "{secrecy:?} work is placed on {worker:?}");
+        assert!(self.is_for(asking.tenant_id, worker), "{asking:?} is placed on {worker:?}");
         assert!(asking.resources.option(class).is_some(), "placed on {class}: {asking:?}");
         assert!(
             self.quota_fits(asking.tenant_id, class, &asking.resources),
@@ -490,6 +498,16 @@ impl World {
 
     fn end(&mut self, id: PlacementId) {
         assert!(!self.snapshot.end_placement(id).is_empty(), "ended twice");
+    }
+
+    /// Whether a worker is not dedicated to others, nor the tenant to other pools.
+    fn is_for(&self, tenant: TenantId, worker: &Worker) -> bool {
+        let own: &[String] = self.snapshot.tenants.get(&tenant).map_or(&[], |bounds| &bounds.pools);
+        if own.is_empty() {
+            !worker.dedicated
+        } else {
+            own.contains(&worker.pool.to_string()) && worker.dedicated
+        }
     }
 
     fn secrecy(&self, tenant: TenantId) -> Classification {
@@ -565,7 +583,7 @@ impl World {
                 .values()
                 .filter(|w| w.live && !w.cordoned)
                 .filter(|w| bounds.zones.is_empty() || bounds.zones.contains(&w.zone.to_string()))
-                .filter(|w| w.clearance >= bounds.classification)
+                .filter(|w| w.clearance >= bounds.classification && self.is_for(workload.tenant_id, w))
                 .flat_map(|w| &w.devices)
                 .find(|d| {
                     request.option(&d.class).is_some()
@@ -676,13 +694,51 @@ impl World {
         let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
         let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
         let level = self.random.pick(&Classification::ALL).unwrap();
-        if self.random.below(2) == 0 {
+        if self.random.below(3) == 0 {
+            self.dedicate();
+        } else if self.random.below(2) == 0 {
             if let Some(id) = self.random.pick(&workers) {
                 self.snapshot.workers.get_mut(&id).unwrap().clearance = level;
             }
         } else if let Some(owner) = self.random.pick(&owners) {
             let tenant = self.snapshot.intents[&owner].tenant_id;
             self.snapshot.tenants.entry(tenant).or_default().classification = level;
+        }
+    }
+
+    /// A pool is dedicated to a tenant, to one more or to one fewer, or is open again;
+    /// or a worker is put into another.
+    fn dedicate(&mut self) {
+        let at = usize::try_from(self.random.below(POOLS.len() as u64)).unwrap();
+        let pool = POOLS[at].to_owned();
+        let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
+        let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
+        match self.random.below(4) {
+            0 => {
+                if let Some(id) = self.random.pick(&workers) {
+                    self.snapshot.workers.get_mut(&id).unwrap().pool = pool.parse().unwrap();
+                }
+            }
+            1 => {
+                self.dedicated[at] = false;
+                self.snapshot.tenants.values_mut().for_each(|bounds| bounds.pools.retain(|p| *p != pool));
+            }
+            _ => {
+                self.dedicated[at] = true;
+                if let Some(owner) = self.random.pick(&owners) {
+                    let tenant = self.snapshot.intents[&owner].tenant_id;
+                    let pools = &mut self.snapshot.tenants.entry(tenant).or_default().pools;
+                    let before = pools.len();
+                    pools.retain(|p| *p != pool);
+                    if pools.len() == before {
+                        pools.push(pool);
+                    }
+                }
+            }
+        }
+        for worker in self.snapshot.workers.values_mut() {
+            let at = POOLS.iter().position(|pool| *pool == worker.pool.as_str()).unwrap();
+            worker.dedicated = self.dedicated[at];
         }
     }
 

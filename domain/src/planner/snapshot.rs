@@ -87,6 +87,10 @@ pub struct TenantBounds {
     pub closed: Option<Closed>,
     /// The zones its work may be in; empty for all.
     pub zones: Vec<String>,
+    /// Pools that are dedicated to it, beside which its work may be nowhere; where
+    /// there are none, it may be on what is dedicated to nobody.
+    #[serde(default)]
+    pub pools: Vec<String>,
     /// How secret its work is: it is placed only on workers cleared for that.
     #[serde(default)]
     pub classification: Classification,

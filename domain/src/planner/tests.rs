@@ -678,3 +678,53 @@ fn secret_work_goes_only_where_it_is_cleared_for_and_leaves_what_is_not() {
     world.settle();
     assert_eq!(workers_of(&world, other), [cleared]);
 }
+
+#[test]
+fn a_dedicated_pool_is_for_its_tenants_and_they_are_for_nothing_else() {
+    let mut world = World::new(1);
+    let ours = world.add_worker("cpu", 1, 2 * GB, 4000);
+    let shared = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let dedicate = |world: &mut World, worker, dedicated| {
+        let worker = world.snapshot.workers.get_mut(&worker).unwrap();
+        (worker.pool, worker.dedicated) = ("defence".parse().unwrap(), dedicated);
+    };
+    dedicate(&mut world, ours, true);
+    let (endpoint, other) = (world.add_endpoint(GB, 500, 3), world.add_endpoint(GB, 500, 5));
+    let tenant = world.snapshot.intents[&endpoint].tenant_id;
+    let pools = vec!["defence".to_owned(), "spare".to_owned()];
+    world.snapshot.tenants.insert(tenant, TenantBounds { pools, ..TenantBounds::default() });
+    let decisions = world.settle();
+    assert_eq!(workers_of(&world, endpoint), [ours; 2]);
+    assert_eq!(workers_of(&world, other), [shared; 4]);
+    assert_eq!(
+        reasons(&world),
+        [
+            "no worker of class cpu has 1.0 GB free: the largest free is 0 MB on node-0; 1 worker is outside of the pools defence, spare",
+            "no worker of class cpu has 1.0 GB free: the largest free is 0 MB on node-1; 1 worker is dedicated to others"
+        ]
+    );
+    let out_of_pool =
+        |d: &Decision| matches!(d, Decision::Place { considered, .. } if considered.out_of_pool == 1);
+    assert!(decisions.iter().any(out_of_pool), "{decisions:?}");
+    world.make_true();
+
+    // Opened, it is for everybody; what runs stays.
+    dedicate(&mut world, ours, false);
+    world.snapshot.tenants.remove(&tenant);
+    assert_eq!(world.settle().iter().filter(|d| matches!(d, Decision::Place { .. })).count(), 0);
+    world.snapshot.intents.get_mut(&endpoint).unwrap().count = 1;
+    world.settle();
+    world.make_true();
+    world.settle();
+    assert_eq!(workers_of(&world, other), [ours, shared, shared, shared, shared]);
+
+    // A pool of nobody takes nothing, and who has none but it waits for it.
+    dedicate(&mut world, ours, true);
+    dedicate(&mut world, shared, true);
+    let alone = world.add_endpoint(GB, 500, 1);
+    let decisions = world.settle();
+    assert!(workers_of(&world, alone).is_empty());
+    let level = Some(crate::quotas::Level::Pool);
+    assert!(decisions.iter().any(|d| matches!(d, Decision::Wait { level: l, .. } if *l == level)));
+    assert_eq!(reasons(&world), ["no worker of class cpu takes work: 2 workers are dedicated to others"]);
+}

@@ -24,6 +24,9 @@ pub struct ClusterSpec {
     /// Cohorts of the quota tree, in any order.
     #[serde(default)]
     pub cohorts: Vec<CohortSpec>,
+    /// Pools of workers that are dedicated to tenants.
+    #[serde(default)]
+    pub pools: Vec<PoolSpec>,
     /// Tenants. Where none is listed, those of the trace are bound by devices alone.
     #[serde(default)]
     pub tenants: Vec<TenantSpec>,
@@ -36,6 +39,7 @@ impl Default for ClusterSpec {
             drain_secs: drain_secs(),
             workers: Vec::new(),
             cohorts: Vec::new(),
+            pools: Vec::new(),
             tenants: Vec::new(),
         }
     }
@@ -76,6 +80,16 @@ pub struct WorkersSpec {
     /// When they join.
     #[serde(default)]
     pub at_secs: u64,
+}
+
+/// A pool that is dedicated to tenants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSpec {
+    /// The name that its workers have as theirs.
+    pub name: Slug,
+    /// To whom.
+    pub tenants: Vec<Slug>,
 }
 
 /// A cohort.

@@ -153,6 +153,7 @@ pub fn machines(nodes: &[Node], pods: &[Pod]) -> Vec<Machine> {
             name: slug(&node.name),
             zone: slug(PLACE),
             pool: slug(PLACE),
+            dedicated: false,
             clearance: Classification::default(),
             cordoned: false,
             at_us: 0,

@@ -415,6 +415,7 @@ impl<'a> Simulation<'a> {
             id: worker_id,
             name: machine.name.clone(),
             pool: machine.pool.clone(),
+            dedicated: machine.dedicated,
             zone: machine.zone.clone(),
             address: String::new(),
             clearance: machine.clearance,

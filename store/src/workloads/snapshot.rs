@@ -65,9 +65,10 @@ pub(super) async fn tenants(
     ids: &[Uuid],
 ) -> Result<BTreeMap<TenantId, TenantBounds>, StoreError> {
     let rows = query!(
-        "SELECT id, status, zones, classification FROM tenants
+        r#"SELECT id, status, zones, classification, pools AS "pools!" FROM tenants
+           CROSS JOIN LATERAL (SELECT ARRAY(SELECT pool FROM pool_tenants m WHERE m.tenant_id = tenants.id ORDER BY pool)) p (pools)
          WHERE id = ANY($1) AND (status IN ('suspended', 'deleting')
-             OR (status = 'active' AND (zones <> '{}' OR classification <> 'internal')))",
+             OR (status = 'active' AND (zones <> '{}' OR pools <> '{}' OR classification <> 'internal')))"#,
         ids,
     )
     .fetch_all(tx.conn())
@@ -80,7 +81,7 @@ pub(super) async fn tenants(
             "deleting" => Some(Closed::Deleting),
             _ => None,
         };
-        Ok((TenantId(row.id), TenantBounds { closed, zones: row.zones, classification }))
+        Ok((TenantId(row.id), TenantBounds { closed, zones: row.zones, pools: row.pools, classification }))
     });
     bounds.collect()
 }

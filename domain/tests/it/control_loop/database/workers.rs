@@ -38,6 +38,7 @@ impl Database {
                 id,
                 name: joining.name.parse().expect("names are slugs"),
                 pool: "default".parse().expect("a slug"),
+                dedicated: false,
                 zone: joining.zone.parse().expect("a slug"),
                 address: String::new(),
                 cordoned: false,
