@@ -13,6 +13,7 @@ mod admission;
 mod applying;
 mod board;
 mod devices;
+mod failing;
 mod intents;
 mod moving;
 mod quota;
@@ -35,6 +36,7 @@ use crate::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 pub use applying::Overtaken;
 pub use board::{Change, Planner};
 pub use devices::{Considered, Cost};
+pub use failing::FAILURES_BEFORE_MOVE;
 pub use record::{Beginning, Page, PlanId, Recorded, Recorder, Replay, ReplayError, Step};
 pub use snapshot::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
 
@@ -63,6 +65,8 @@ pub enum DrainReason {
     Unwanted,
     /// Its worker is not cleared for what its tenant's work is now.
     NotCleared,
+    /// It fails there again and again, and another worker would take it.
+    Failing,
 }
 
 impl DrainReason {
@@ -71,6 +75,7 @@ impl DrainReason {
         match self {
             Self::Unwanted => "unwanted",
             Self::NotCleared => "not_cleared",
+            Self::Failing => "failing",
         }
     }
 }
@@ -226,6 +231,7 @@ impl Planner {
         self.catch_up(now, &mut decisions);
         self.deferred = created;
         if !self.deferred {
+            self.move_failing(now, &mut decisions);
             self.admit(now, most, &mut decisions);
             self.tell_reasons(now, most, &mut decisions);
         }

@@ -27,6 +27,8 @@ pub const DESIRED_WAIT_SECS: u64 = 20;
 pub const DRAIN_LIMIT_SECS: u64 = 300;
 /// How long a lease of a chunk lasts unless renewed.
 pub const LEASE_TTL_SECS: u64 = 30;
+/// An engine that was ready for this long and dies has not failed before.
+pub const HEALTHY_AFTER_SECS: u64 = 60;
 /// What a worker adds, before a time, to the reason of an engine's failure
 /// while it tries again. Who shows the reason alone cuts it off.
 pub const RESTARTED_IN: &str = "; restarted in ";
@@ -125,9 +127,18 @@ pub struct PlacementReport {
     pub state: ObservedState,
     /// In plain words.
     pub detail: Option<String>,
+    /// How often in a row its engine failed since the worker holds it: one that was
+    /// ready for a minute begins anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
     /// How busy it is, if it is a replica that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<ReplicaLoad>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// How busy a replica is, over about the last ten seconds.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::planner::{Considered, Cost, Decision, Hold};
 use domain::tenants::Classification;
+use domain::workers::ObservedState;
 use domain::{TenantId, WorkerId, WorkloadId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use tests::database::rows;
 use tests::ministries::Platform;
 use tests::wait::until;
 
-use crate::placement::Scene;
+use crate::placement::{Scene, obedient};
 
 const GB: u64 = 1_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -306,4 +307,82 @@ async fn who_runs_the_fleet_clears_workers_and_nobody_else() {
     let (status, answer) = it.system.post("join", &it.system.join_token, body).await;
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
     it.system.stop().await;
+}
+
+/// A worker says of all it holds that it fails, for so many times in a row.
+async fn fails(scene: &Scene, worker: WorkerId, failures: u32) {
+    let mut reports = obedient(&scene.db.store, worker).await.unwrap();
+    for report in &mut reports {
+        report.state = ObservedState::Failing;
+        report.detail = Some("the engine needs more memory".to_owned());
+        report.failures = failures;
+    }
+    scene.report(worker, &reports).await;
+}
+
+#[tokio::test]
+async fn what_fails_on_a_worker_is_moved_to_another_and_avoids_the_first() {
+    let mut scene = Scene::new().await;
+    let tenant = scene.tenant;
+    let a = scene.join("a", &[(4 * GB, 4000)]).await;
+    scene.endpoint(1, GB, 500).await;
+    scene.tick().await;
+    fails(&scene, a, 1).await;
+    let told = explained(&scene, tenant).await;
+    assert!(told.text.contains("It failed there once, last at"), "{}", told.text);
+    assert!(told.text.contains("the engine needs more memory. Its worker tries again."), "{}", told.text);
+    scene.now = scene.now + Duration::from_secs(40);
+    fails(&scene, a, 4).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, tenant).await, ["a"]);
+    assert_eq!(scene.db.count("SELECT count(*) FROM placements WHERE state = 'draining'").await, 0);
+    let told = explained(&scene, tenant).await;
+    assert_eq!(told.placement.as_ref().unwrap().failures, 4);
+    assert!(
+        told.text.contains("4 times in a row") && told.text.contains("It stays until a worker"),
+        "{}",
+        told.text
+    );
+
+    let bb = scene.join("bb", &[(4 * GB, 4000)]).await;
+    scene.tick().await;
+    let why =
+        "SELECT count(*) FROM audit_events WHERE action = 'drain_placement' AND detail ->> 'why' = 'failing'";
+    assert_eq!(scene.db.count(why).await, 1);
+    scene.obey(a).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, tenant).await, ["bb"]);
+    let told = explained(&scene, tenant).await;
+    assert_eq!((told.workload.failed_on.len(), told.workload.failed_on[0].worker_id), (1, a));
+    assert_eq!(told.placement.as_ref().unwrap().considered.failed_before, 1);
+    assert!(told.text.contains("It failed on one other worker, which it avoids"), "{}", told.text);
+    scene.obey(bb).await;
+    scene.forget().await;
+    assert_eq!(scene.tick().await.applied, 0, "a scheduler that begins knows the same");
+
+    // Another tenant's work goes where there is room: the worker is not bad for all.
+    let other = scene.another_tenant("health").await;
+    scene.endpoint_of(other, 1, GB, 500).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, other).await.len(), 1);
+    assert!(explained(&scene, other).await.workload.failed_on.is_empty());
+
+    // It fails there too: with nowhere else to go it stays, and goes back only once
+    // the first failure is long ago.
+    scene.now = scene.now + Duration::from_secs(100);
+    scene.obey(a).await;
+    fails(&scene, bb, 9).await;
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, tenant).await, ["bb"]);
+    scene.now = scene.now + Duration::from_secs(3600);
+    scene.obey(a).await;
+    fails(&scene, bb, 99).await;
+    scene.tick().await;
+    assert!(scene.db.count(why).await >= 2);
+    for worker in [a, bb] {
+        scene.obey(worker).await;
+    }
+    scene.tick().await;
+    assert_eq!(placed_of(&scene, tenant).await, ["a"]);
+    scene.db.finish().await;
 }

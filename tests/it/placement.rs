@@ -196,7 +196,7 @@ impl Scene {
         *self.board.lock().await = None;
     }
 
-    async fn report(&self, worker: WorkerId, placements: &[PlacementReport]) -> bool {
+    pub async fn report(&self, worker: WorkerId, placements: &[PlacementReport]) -> bool {
         let mut tx = self.db.store.system().await.unwrap();
         let changed = store::workers::report(&mut tx, worker, placements, self.now).await.unwrap();
         tx.commit().await.unwrap();
@@ -245,6 +245,7 @@ pub(crate) async fn obedient(store: &Store, worker: WorkerId) -> Result<Vec<Plac
         generation: d.generation,
         state: if d.drain { ObservedState::Ended } else { ObservedState::Ready },
         detail: None,
+        failures: 0,
         load: None,
     };
     Ok(desired.iter().map(report).collect())
@@ -378,6 +379,7 @@ async fn work_of_a_lost_worker_goes_elsewhere_and_its_leases_come_back() {
         generation: share.generation,
         state: ObservedState::Ready,
         detail: None,
+        failures: 0,
         load: None,
     };
     assert!(scene.report(lost, &[report]).await, "it is live again");
@@ -554,6 +556,7 @@ async fn reports_change_only_what_is_the_workers_own() {
             generation,
             state,
             detail: Some("exited with signal 9\0\n".to_owned()),
+            failures: 0,
             load: None,
         }]
     };

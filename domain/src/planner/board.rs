@@ -142,6 +142,8 @@ pub struct Planner {
     /// What was to give its promise up, in this plan, for others that no device
     /// took: that it is promised again is nothing new.
     pub(super) recalled_in_vain: BTreeSet<WorkloadId>,
+    /// What fails where it is.
+    pub(super) failing: BTreeSet<WorkloadId>,
     /// The last plan left admission to this one.
     pub(super) deferred: bool,
 }
@@ -185,6 +187,7 @@ impl Planner {
             untold: BTreeSet::new(),
             urgent: BTreeSet::new(),
             recalled_in_vain: BTreeSet::new(),
+            failing: BTreeSet::new(),
             deferred: false,
         };
         new.facts.quotas = snapshot.quotas;
@@ -321,6 +324,7 @@ impl Planner {
             self.note_standing(placement.owner);
             self.listed.want(placement.tenant_id, &placement.resources, &mut self.requote);
             self.facts.placements.insert(id, placement);
+            self.note_failing(workload);
             self.changed.insert(workload);
         }
     }
@@ -332,6 +336,7 @@ impl Planner {
         if self.placed.get(&workload) == Some(&id) {
             self.placed.remove(&workload);
         }
+        self.note_failing(workload);
         if let Some(others) = self.on_worker.get_mut(&worker) {
             others.remove(&id);
             if others.is_empty() {
@@ -416,7 +421,7 @@ impl Planner {
         }
     }
 
-    fn reconcile(&mut self, id: WorkloadId, now: Timestamp) {
+    pub(super) fn reconcile(&mut self, id: WorkloadId, now: Timestamp) {
         let target = self.target(id);
         let known = self.known.get(&id);
         let same = match (&target, known) {

@@ -31,6 +31,9 @@ pub struct Considered {
     pub out_of_pool: u32,
     /// Workers that are not cleared for its classification.
     pub not_cleared: u32,
+    /// Workers on which it failed lately, and which are taken only if no other is
+    /// found; they are among the others here.
+    pub failed_before: u32,
     /// Workers of whose devices none has enough memory free with enough
     /// thousandths.
     pub short_of_memory: u32,
@@ -309,13 +312,13 @@ impl Devices {
     }
 
     /// The best place for a request of this kind in one of its classes, if there
-    /// is one.
+    /// is one; on a worker on which it failed only if there is no other.
     pub fn choose(
         &mut self,
         kind: &Kind,
         option: usize,
-        owner: WorkloadOwner,
-        version: VersionId,
+        (owner, version): (WorkloadOwner, VersionId),
+        failed: BTreeSet<WorkerId>,
     ) -> Option<Choice> {
         let class = self.classes.get_mut(&kind.classes[option])?;
         let preferences = Preferences {
@@ -334,7 +337,7 @@ impl Devices {
                 .map(|(worker, _)| *worker)
                 .take(placing::MAX_PREFERRED)
                 .collect(),
-            failed: BTreeSet::new(),
+            failed,
         };
         let chosen = class.fleet.choose(&kind.ask, &preferences).ok()?;
         let worker = chosen.hold.worker;
@@ -346,6 +349,7 @@ impl Devices {
         };
         let holds = chosen.hold.devices.iter().map(hold).collect::<Option<Vec<_>>>()?;
         let by = |filter| chosen.considered.rejected_by(filter);
+        let avoided = preferences.failed.iter().filter(|id| class.devices.contains_key(id));
         let considered = Considered {
             fitting: chosen.considered.fitting,
             lost: u32::try_from(class.lost.len()).unwrap_or(u32::MAX),
@@ -353,6 +357,7 @@ impl Devices {
             out_of_zone: by(Filter::Zone),
             out_of_pool: by(Filter::Pool),
             not_cleared: by(Filter::Clearance),
+            failed_before: u32::try_from(avoided.count()).unwrap_or(u32::MAX),
             short_of_memory: by(Filter::Memory),
             short_of_milli: by(Filter::Milli),
         };
@@ -363,6 +368,15 @@ impl Devices {
     pub fn fits(&mut self, kind: &Kind, option: usize) -> bool {
         let (none, class) = (Preferences::default(), self.classes.get_mut(&kind.classes[option]));
         class.is_some_and(|class| class.fleet.choose(&kind.ask, &none).is_ok())
+    }
+
+    /// Whether anything but these workers takes a request of this kind in one of its
+    /// classes.
+    pub fn fits_beside(&mut self, kind: &Kind, option: usize, avoided: &BTreeSet<WorkerId>) -> bool {
+        let preferences = Preferences { failed: avoided.clone(), ..Preferences::default() };
+        let Some(class) = self.classes.get_mut(&kind.classes[option]) else { return false };
+        let chosen = class.fleet.choose(&kind.ask, &preferences);
+        chosen.is_ok_and(|choice| !avoided.contains(&choice.hold.worker))
     }
 
     /// Whether anything takes a request in one of its classes, once these, which

@@ -12,7 +12,7 @@ use crate::quotas::{
 use crate::tenants::Classification;
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY};
-use crate::workloads::{PlacementState, WorkloadState};
+use crate::workloads::{PlacementState, Workload, WorkloadState};
 use crate::{CohortId, EndpointId, JobId};
 
 pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
@@ -80,6 +80,7 @@ pub(super) struct World {
     /// One planner that is told of changes, and what it was told.
     kept: Option<(Recorder, Snapshot)>,
     epoch: i64,
+    overlaps: bool,
     /// What was recorded of it.
     pub pages: Vec<Recorded>,
     ids: u128,
@@ -97,6 +98,7 @@ impl World {
             dedicated: [false; POOLS.len()],
             kept: None,
             epoch: 0,
+            overlaps: false,
             pages: Vec::new(),
             ids: 0,
         }
@@ -316,6 +318,7 @@ impl World {
         });
         // While a plan becomes true, the next is made.
         let overlaps = self.random.below(2) == 0;
+        self.overlaps = overlaps;
         let mut under_way = Vec::new();
         // Little is done at a time.
         for _ in 0..=MOST_ROUNDS + self.snapshot.workloads.len() + 40 {
@@ -424,6 +427,23 @@ impl World {
                     let wanted = usize::try_from(intent.count).unwrap();
                     assert!(!lost || left >= wanted, "{workload:?} ended, though it answered and was needed");
                 }
+            }
+            Decision::Drain { placement, why: DrainReason::Failing, .. } => {
+                let placement = &self.snapshot.placements[placement];
+                let workload = &self.snapshot.workloads[&placement.workload_id];
+                let now = self.now;
+                assert!(placement.failures >= FAILURES_BEFORE_MOVE, "{placement:?} is moved for nothing");
+                let avoided = |id| {
+                    id == placement.worker_id
+                        || workload
+                            .failed_on
+                            .iter()
+                            .any(|f| f.worker_id == id && now.since(f.at).as_secs() <= 3600)
+                };
+                let mut others = self.snapshot.workers.values().filter(|w| !avoided(w.id));
+                let taken = others.any(|w| !self.is_closed_to(w, workload));
+                // While a plan becomes true, the next goes by what it will have freed.
+                assert!(taken || self.overlaps, "{placement:?} is moved, and nowhere else is room");
             }
             Decision::Place { workload, worker, class, holds, .. } => {
                 self.may_be_placed(*workload, *worker, class);
@@ -601,6 +621,9 @@ impl World {
         if self.classified && self.random.below(12) == 0 {
             self.reclassify();
         }
+        if self.classified && self.random.below(8) == 0 {
+            self.fail_somewhere();
+        }
         match self.random.below(if self.shared_tenants { 13 } else { 11 }) {
             0 if workers.len() < 12 => {
                 let (devices, memory) = (1 + self.random.below(3), 1 + self.random.below(16));
@@ -687,6 +710,41 @@ impl World {
         }
         self.pass(1);
         self.report_unless_silent();
+    }
+
+    /// Something fails where it is for a while.
+    fn fail_somewhere(&mut self) {
+        let starting: Vec<PlacementId> = self
+            .snapshot
+            .placements
+            .values()
+            .filter(|p| p.state == PlacementState::Assigned)
+            .map(|p| p.id)
+            .collect();
+        let Some(id) = self.random.pick(&starting) else { return };
+        self.pass(45);
+        self.report();
+        let placement = self.snapshot.placements.get_mut(&id).unwrap();
+        placement.failures += 1 + u32::try_from(self.random.below(3)).unwrap();
+        placement.failed_at = Some(self.now);
+    }
+
+    /// Whether a worker takes nothing for a workload, be it for what is free there.
+    fn is_closed_to(&self, worker: &Worker, workload: &Workload) -> bool {
+        let bounds = self.snapshot.tenants.get(&workload.tenant_id).cloned().unwrap_or_default();
+        let request = &workload.resources;
+        let elsewhere = !bounds.zones.is_empty() && !bounds.zones.contains(&worker.zone.to_string());
+        let full = worker.devices.iter().all(|d| {
+            request.option(&d.class).is_none()
+                || d.memory_bytes - d.used_memory_bytes < request.memory_bytes
+                || d.milli - d.used_milli < request.milli
+        });
+        !worker.live
+            || worker.cordoned
+            || elsewhere
+            || full
+            || worker.clearance < bounds.classification
+            || !self.is_for(workload.tenant_id, worker)
     }
 
     /// A tenant's work becomes more or less secret, or a worker is cleared for other.

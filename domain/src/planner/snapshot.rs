@@ -179,6 +179,12 @@ pub struct LivePlacement {
     pub state: PlacementState,
     /// Since when.
     pub since: Timestamp,
+    /// How often in a row it failed there.
+    #[serde(default)]
+    pub failures: u32,
+    /// When it did so last.
+    #[serde(default)]
+    pub failed_at: Option<Timestamp>,
     /// What it holds.
     pub holds: Vec<Hold>,
 }

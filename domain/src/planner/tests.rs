@@ -8,6 +8,7 @@ use super::*;
 use crate::cases::cases;
 use crate::tenants::Classification;
 use crate::workers::WORKER_LOST_SECS;
+use crate::workloads::PlacementState;
 
 const GB: u64 = 1_000_000_000;
 
@@ -727,4 +728,62 @@ fn a_dedicated_pool_is_for_its_tenants_and_they_are_for_nothing_else() {
     let level = Some(crate::quotas::Level::Pool);
     assert!(decisions.iter().any(|d| matches!(d, Decision::Wait { level: l, .. } if *l == level)));
     assert_eq!(reasons(&world), ["no worker of class cpu takes work: 2 workers are dedicated to others"]);
+}
+
+#[test]
+fn what_fails_again_and_again_is_moved_where_it_did_not_and_stays_where_nothing_else_takes_it() {
+    let mut world = World::new(1);
+    let first = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let endpoint = world.add_endpoint(GB, 500, 1);
+    world.settle();
+    let fail = |world: &mut World, failures, secs| {
+        world.pass(secs);
+        world.report();
+        let now = world.now;
+        let placement = world.snapshot.placements.values_mut().next().unwrap();
+        (placement.failures, placement.failed_at) = (failures, Some(now));
+    };
+    fail(&mut world, 5, 40);
+    assert_eq!(world.settle(), [], "nothing else takes it");
+    let second = world.add_worker("cpu", 1, 4 * GB, 4000);
+    let decisions = world.settle();
+    assert!(matches!(decisions[..], [Decision::Drain { why: DrainReason::Failing, .. }]), "{decisions:?}");
+    world.make_true();
+    let decisions = world.settle();
+    let avoids =
+        |d: &Decision| matches!(d, Decision::Place { considered, .. } if considered.failed_before == 1);
+    assert!(decisions.iter().any(avoids), "{decisions:?}");
+    assert_eq!(workers_of(&world, endpoint), [second]);
+
+    // Too few failures, or too soon: it stays.
+    fail(&mut world, FAILURES_BEFORE_MOVE - 1, 100);
+    let third = world.add_worker("cpu", 1, 4 * GB, 4000);
+    assert_eq!(world.settle(), []);
+    world.snapshot.placements.values_mut().for_each(|p| p.since = world.now);
+    fail(&mut world, FAILURES_BEFORE_MOVE, 40);
+    assert_eq!(world.settle(), [], "it is given twice the time after it failed on one");
+    fail(&mut world, FAILURES_BEFORE_MOVE + 1, 25);
+    assert_eq!(world.settle().len(), 1);
+    world.make_true();
+    world.settle();
+    assert_eq!(workers_of(&world, endpoint), [third]);
+
+    // It failed everywhere, and stays; after an hour it may go back.
+    fail(&mut world, 9, 1800);
+    assert_eq!(world.settle(), []);
+    fail(&mut world, 10, 1900);
+    assert_eq!(world.settle().len(), 1);
+    world.make_true();
+    world.settle();
+    assert_ne!(workers_of(&world, endpoint), [third], "where it failed long ago");
+    assert!(workers_of(&world, endpoint) == [first] || workers_of(&world, endpoint) == [second]);
+
+    // A failure of long ago is none, and what answers is not moved.
+    fail(&mut world, 3, 100);
+    world.make_true();
+    assert_eq!(world.settle(), []);
+    world.pass(301);
+    world.report();
+    world.snapshot.placements.values_mut().for_each(|p| p.state = PlacementState::Assigned);
+    assert_eq!(world.settle(), []);
 }

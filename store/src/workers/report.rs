@@ -28,7 +28,7 @@ pub async fn report(
     }
     let was_live = mark_seen(tx, worker, now).await?;
     let mut changed = !was_live;
-    changed |= observe(tx, worker, placements).await?;
+    changed |= observe(tx, worker, placements, now).await?;
     changed |= unmentioned(tx, worker, placements).await?;
     measure(tx, worker, placements, now).await?;
     let ended = drained(tx, worker, placements).await?;
@@ -47,33 +47,43 @@ async fn observe(
     tx: &mut SystemTx,
     worker: WorkerId,
     placements: &[PlacementReport],
+    now: Timestamp,
 ) -> Result<bool, StoreError> {
     let mut rows = Rows::default();
     for report in placements {
         rows.ids.push(report.placement_id.0);
         rows.generations.push(report.generation);
         rows.states.push(if report.state == ObservedState::Ready { "ready" } else { "assigned" }.to_owned());
+        rows.failures.push(i32::try_from(report.failures).unwrap_or(i32::MAX));
         rows.details.push(report.detail.as_deref().map_or_else(String::new, tidy));
     }
     // A draining placement stays so, whatever is said of it, until it ends.
     let changed = query!(
         r#"WITH reported AS (
-             SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[]) AS r (id, generation, state, detail)
+             SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::integer[])
+                 AS r (id, generation, state, detail, failures)
            ), before AS (
-             SELECT p.id, p.state, CASE WHEN p.state = 'draining' THEN p.state ELSE r.state END AS next,
-                    NULLIF(r.detail, '') AS detail
+             SELECT p.id, p.state, p.failures AS failed_before, CASE WHEN p.state = 'draining' THEN p.state ELSE r.state END AS next,
+                    NULLIF(r.detail, '') AS detail,
+                    -- What is over is remembered: that it answers now may not last.
+                    CASE WHEN r.failures > 0 THEN r.failures ELSE p.failures END AS failures,
+                    CASE WHEN r.failures > 0 AND r.failures <> p.failures THEN $7 ELSE p.failed_at END AS failed_at
              FROM placements p JOIN reported r ON r.id = p.id AND r.generation = p.generation
              WHERE p.worker_id = $1 AND p.ended_at IS NULL
              FOR UPDATE OF p
            )
-           UPDATE placements p SET state = before.next, detail = before.detail
-           FROM before WHERE p.id = before.id AND (p.state, p.detail) IS DISTINCT FROM (before.next, before.detail)
-           RETURNING before.state <> before.next AS "moved!""#,
+           UPDATE placements p SET state = before.next, detail = before.detail, failures = before.failures,
+               failed_at = before.failed_at
+           FROM before WHERE p.id = before.id AND (p.state, p.detail, p.failures, p.failed_at)
+               IS DISTINCT FROM (before.next, before.detail, before.failures, before.failed_at)
+           RETURNING before.state <> before.next OR before.failures <> before.failed_before AS "moved!""#,
         worker.0,
         &rows.ids,
         &rows.generations,
         &rows.states,
         &rows.details,
+        &rows.failures,
+        OffsetDateTime::from(now),
     )
     .fetch_all(tx.conn())
     .await?;
@@ -133,6 +143,7 @@ struct Rows {
     generations: Vec<i64>,
     states: Vec<String>,
     details: Vec<String>,
+    failures: Vec<i32>,
 }
 
 /// What the worker does not mention it does not have.
