@@ -6,6 +6,7 @@ mod accounts;
 mod audit;
 mod certificates;
 mod chat;
+mod classes;
 mod endpoints;
 mod files;
 mod identity_providers;
@@ -82,6 +83,9 @@ pub enum ClientCommand {
     /// Workers and their devices (administrator).
     #[command(subcommand)]
     Workers(workers::WorkersCommand),
+    /// Accelerator classes: kinds of devices.
+    #[command(subcommand)]
+    Classes(classes::ClassesCommand),
     /// Pools of workers that are dedicated to ministries (administrator).
     #[command(subcommand)]
     Pools(pools::PoolsCommand),
@@ -143,6 +147,7 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Models(command) => models::run(command, &at).await?,
         ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,
         ClientCommand::Workers(command) => workers::run(command, &at).await?,
+        ClientCommand::Classes(command) => classes::run(command, &at).await?,
         ClientCommand::Pools(command) => pools::run(command, &at).await?,
         ClientCommand::Workloads(command) => workloads::run(command, &at).await?,
         ClientCommand::Explain(command) => workloads::explain(command, &at).await?,

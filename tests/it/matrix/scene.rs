@@ -140,6 +140,7 @@ impl Scene {
         }
         self.admin(Method::PUT, "/api/v1/cohorts/all", json!({})).await;
         self.admin(Method::PUT, "/api/v1/pools/spare", json!({"tenants": []})).await;
+        self.admin(Method::PUT, "/api/v1/accelerator-classes/spare", json!({"description": "spare"})).await;
         self.give_quotas().await;
         let workload = Uuid::now_v7();
         self.platform.system.set(&format!(
@@ -170,6 +171,7 @@ impl Scene {
             ("deletion", deleted.to_string()),
             ("cohort", "all".to_owned()),
             ("pool", "spare".to_owned()),
+            ("class", "spare".to_owned()),
             ("workload", workload.to_string()),
         ] {
             self.objects.insert(parameter, value);
