@@ -161,6 +161,19 @@ pub struct ReplicaLoad {
 pub struct ReportRequest {
     /// Everything it holds.
     pub placements: Vec<PlacementReport>,
+    /// What it measured of its devices, of those that it can measure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceMemory>,
+}
+
+/// Memory of a device, as its worker measured it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceMemory {
+    /// Position on the worker.
+    pub ordinal: u32,
+    /// What is there for work: free, or held by the worker's own engines.
+    pub available_bytes: u64,
 }
 
 /// A version to hold in memory.

@@ -164,7 +164,8 @@ pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<
 /// Devices of these workers, by worker and ordinal.
 pub(crate) async fn read_devices(tx: &mut SystemTx, workers: &[Uuid]) -> Result<Vec<Device>, StoreError> {
     let rows = query!(
-        "SELECT id, worker_id, ordinal, class, memory_bytes, milli, used_memory_bytes, used_milli FROM devices
+        "SELECT id, worker_id, ordinal, class, memory_bytes, milli, available_memory_bytes, used_memory_bytes, used_milli
+         FROM devices
          WHERE worker_id = ANY($1) ORDER BY worker_id, ordinal",
         workers,
     )
@@ -180,6 +181,10 @@ pub(crate) async fn read_devices(tx: &mut SystemTx, workers: &[Uuid]) -> Result<
                 class: row.class,
                 memory_bytes: row.memory_bytes.try_into().map_err(corrupt("memory_bytes"))?,
                 milli: row.milli.try_into().map_err(corrupt("milli"))?,
+                available_memory_bytes: row
+                    .available_memory_bytes
+                    .map(|bytes| bytes.try_into().map_err(corrupt("available_memory_bytes")))
+                    .transpose()?,
                 used_memory_bytes: row.used_memory_bytes.try_into().map_err(corrupt("used_memory_bytes"))?,
                 used_milli: row.used_milli.try_into().map_err(corrupt("used_milli"))?,
             })

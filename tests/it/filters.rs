@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::planner::{Considered, Cost, Decision, Hold};
 use domain::tenants::Classification;
-use domain::workers::ObservedState;
+use domain::workers::{DeviceMemory, ObservedState};
 use domain::{TenantId, WorkerId, WorkloadId};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -384,5 +384,47 @@ async fn what_fails_on_a_worker_is_moved_to_another_and_avoids_the_first() {
     }
     scene.tick().await;
     assert_eq!(placed_of(&scene, tenant).await, ["a"]);
+    scene.db.finish().await;
+}
+
+#[tokio::test]
+async fn memory_that_others_use_is_not_placed_on() {
+    let scene = Scene::new().await;
+    let a = scene.join("a", &[(32 * GB, 4000)]).await;
+    let measure = async |available_bytes| {
+        let held = obedient(&scene.db.store, a).await.unwrap();
+        let memory = DeviceMemory { ordinal: 0, available_bytes };
+        scene.report_with(a, &held, &[memory, DeviceMemory { ordinal: 7, available_bytes: 0 }]).await
+    };
+    assert!(!measure(40 * GB).await, "all of it is there");
+    scene.endpoint(4, 8 * GB, 100).await;
+    assert!(measure(21 * GB).await);
+    scene.tick().await;
+    assert_eq!(scene.placed().await, ["a", "a"], "with what others use 20 GB are left");
+    let reason = scene.snapshot().await.workloads.into_values().find_map(|w| w.reason).unwrap();
+    assert!(reason.contains("the largest free is 4.0 GB on a, where others use 12.0 GB"), "{reason}");
+    measure(21 * GB).await;
+
+    // Less is believed at once, and nobody is made to leave; more once it is enough.
+    assert!(measure(10 * GB).await);
+    scene.tick().await;
+    assert_eq!(scene.placed().await.len(), 2);
+    for noise in [10 * GB + GB / 3, 10 * GB, 11 * GB - GB / 3, 10 * GB] {
+        assert!(!measure(noise).await, "{noise} is noise");
+    }
+    assert_eq!(scene.tick().await.applied, 0);
+    assert!(measure(26 * GB).await);
+    scene.tick().await;
+    assert_eq!(scene.placed().await.len(), 3);
+    // A scheduler that begins knows the same, and a worker that joins again, too.
+    scene.join("a", &[(32 * GB, 4000)]).await;
+    scene.forget().await;
+    scene.tick().await;
+    assert_eq!(scene.placed().await.len(), 3);
+    assert!(measure(32 * GB).await);
+    scene.tick().await;
+    assert_eq!(scene.placed().await.len(), 4);
+    let device = &scene.snapshot().await.workers[&a].devices[0];
+    assert_eq!((device.available_memory_bytes, device.used_memory_bytes), (None, 32 * GB));
     scene.db.finish().await;
 }

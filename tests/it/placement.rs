@@ -6,7 +6,9 @@ use std::time::Duration;
 use domain::accelerators::DeviceReport;
 use domain::models::Sha256Digest;
 use domain::planner::{Decision, Hold, PlanId, Replay, ShareLimits};
-use domain::workers::{DesiredPlacement, JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS};
+use domain::workers::{
+    DesiredPlacement, DeviceMemory, JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS,
+};
 use domain::workloads::PlacementState;
 use domain::{Clock, DeviceId, EndpointId, JobId, LeaseToken, TenantId, Timestamp, VersionId, WorkerId};
 use scheduler::{Board, Settings};
@@ -197,8 +199,18 @@ impl Scene {
     }
 
     pub async fn report(&self, worker: WorkerId, placements: &[PlacementReport]) -> bool {
+        self.report_with(worker, placements, &[]).await
+    }
+
+    /// The same, with what the worker measured of its devices.
+    pub async fn report_with(
+        &self,
+        worker: WorkerId,
+        placements: &[PlacementReport],
+        devices: &[DeviceMemory],
+    ) -> bool {
         let mut tx = self.db.store.system().await.unwrap();
-        let changed = store::workers::report(&mut tx, worker, placements, self.now).await.unwrap();
+        let changed = store::workers::report(&mut tx, worker, placements, devices, self.now).await.unwrap();
         tx.commit().await.unwrap();
         changed
     }

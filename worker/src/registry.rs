@@ -229,7 +229,8 @@ impl Registry {
                 load: load(entry),
             }
         };
-        ReportRequest { placements: inner.entries.iter().map(of).take(MAX_REPORTED_PLACEMENTS).collect() }
+        let placements = inner.entries.iter().map(of).take(MAX_REPORTED_PLACEMENTS).collect();
+        ReportRequest { placements, devices: Vec::new() }
     }
 
     /// Takes no more orders and drains what is held.

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Subcommand;
+use domain::accelerators::Device;
 use domain::tenants::{Classification, Slug};
 use domain::workers::Worker;
 use serde_json::json;
@@ -73,8 +74,6 @@ pub(super) async fn run(command: WorkersCommand, at: &Call) -> Result<()> {
 
 fn row(worker: &Worker) -> Vec<String> {
     let classes: Vec<_> = worker.devices.iter().map(|d| format!("{} ({} milli)", d.class, d.milli)).collect();
-    let used: u64 = worker.devices.iter().map(|d| d.used_memory_bytes).sum();
-    let all: u64 = worker.devices.iter().map(|d| d.memory_bytes).sum();
     vec![
         worker.name.to_string(),
         pool(worker),
@@ -82,9 +81,20 @@ fn row(worker: &Worker) -> Vec<String> {
         worker.clearance.as_str().to_owned(),
         state(worker).to_owned(),
         classes.join(", "),
-        format!("{} of {}", output::bytes(used), output::bytes(all)),
+        memory(worker),
         output::moment(worker.seen_at),
     ]
+}
+
+fn memory(worker: &Worker) -> String {
+    let sum = |of: fn(&Device) -> u64| worker.devices.iter().map(of).sum::<u64>();
+    let (used, all) = (sum(|d| d.used_memory_bytes), sum(|d| d.memory_bytes));
+    match all - sum(Device::usable_memory_bytes) {
+        0 => format!("{} of {}", output::bytes(used), output::bytes(all)),
+        others => {
+            format!("{} of {}, {} by others", output::bytes(used), output::bytes(all), output::bytes(others))
+        }
+    }
 }
 
 fn pool(worker: &Worker) -> String {

@@ -478,9 +478,10 @@ fn free(held: &BTreeMap<DeviceId, (u64, u32)>, device: &Device) -> placing::Devi
     let (memory, milli) = held.get(&device.id).copied().unwrap_or_default();
     placing::Device {
         free_milli: device.milli.saturating_sub(milli),
-        free_memory_bytes: device.memory_bytes.saturating_sub(memory),
+        free_memory_bytes: device.usable_memory_bytes().saturating_sub(memory),
         milli: device.milli,
-        memory_bytes: device.memory_bytes,
+        // What others use is not there.
+        memory_bytes: device.usable_memory_bytes(),
     }
 }
 

@@ -148,8 +148,13 @@ fn shortage(open: &[&Slot<'_>], request: &ResourceRequest) -> String {
     if let Some(s) = roomy
         && s.free_memory_bytes < *memory_bytes
     {
+        let others = s.device.memory_bytes.saturating_sub(s.device.usable_memory_bytes());
+        let others = match others {
+            0 => String::new(),
+            n => format!(", where others use {}", bytes(n)),
+        };
         return format!(
-            "no worker of class {class} has {needs} free: the largest free is {} on {}",
+            "no worker of class {class} has {needs} free: the largest free is {} on {}{others}",
             bytes(s.free_memory_bytes),
             s.worker.name
         );

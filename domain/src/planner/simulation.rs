@@ -118,6 +118,7 @@ impl World {
             class: class.to_owned(),
             memory_bytes,
             milli,
+            available_memory_bytes: None,
             used_memory_bytes: 0,
             used_milli: 0,
         };
@@ -452,6 +453,12 @@ impl World {
                     found.is_some_and(|device| device.class == *class)
                 };
                 assert!(holds.iter().all(of_class), "placed on a device of another class");
+                for hold in holds {
+                    let mut devices = self.snapshot.workers[worker].devices.iter();
+                    let device = devices.find(|d| d.id == hold.device_id).unwrap();
+                    let fits = device.used_memory_bytes + hold.memory_bytes <= device.usable_memory_bytes();
+                    assert!(fits, "placed on memory of {device:?} that others use");
+                }
             }
             Decision::Wait { workload, reason, promised, .. } => {
                 let workload = &self.snapshot.workloads[workload];
@@ -607,7 +614,7 @@ impl World {
                 .flat_map(|w| &w.devices)
                 .find(|d| {
                     request.option(&d.class).is_some()
-                        && d.memory_bytes - d.used_memory_bytes >= request.memory_bytes
+                        && d.usable_memory_bytes().saturating_sub(d.used_memory_bytes) >= request.memory_bytes
                         && d.milli - d.used_milli >= request.milli
                 });
             assert!(fitting.is_none(), "{workload:?} waits although {fitting:?} has room");
@@ -623,6 +630,9 @@ impl World {
         }
         if self.classified && self.random.below(8) == 0 {
             self.fail_somewhere();
+        }
+        if self.classified && self.random.below(8) == 0 {
+            self.use_elsewise();
         }
         match self.random.below(if self.shared_tenants { 13 } else { 11 }) {
             0 if workers.len() < 12 => {
@@ -712,6 +722,16 @@ impl World {
         self.report_unless_silent();
     }
 
+    /// Others than our work use memory of a device, or do not any more.
+    fn use_elsewise(&mut self) {
+        let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
+        let Some(id) = self.random.pick(&workers) else { return };
+        let share = self.random.below(5);
+        for device in &mut self.snapshot.workers.get_mut(&id).unwrap().devices {
+            device.available_memory_bytes = (share < 4).then_some(device.memory_bytes / 4 * share);
+        }
+    }
+
     /// Something fails where it is for a while.
     fn fail_somewhere(&mut self) {
         let starting: Vec<PlacementId> = self
@@ -736,7 +756,7 @@ impl World {
         let elsewhere = !bounds.zones.is_empty() && !bounds.zones.contains(&worker.zone.to_string());
         let full = worker.devices.iter().all(|d| {
             request.option(&d.class).is_none()
-                || d.memory_bytes - d.used_memory_bytes < request.memory_bytes
+                || d.usable_memory_bytes().saturating_sub(d.used_memory_bytes) < request.memory_bytes
                 || d.milli - d.used_milli < request.milli
         });
         !worker.live

@@ -408,6 +408,7 @@ impl<'a> Simulation<'a> {
             class: device.class.clone(),
             memory_bytes: device.memory_bytes,
             milli: device.milli,
+            available_memory_bytes: None,
             used_memory_bytes: 0,
             used_milli: 0,
         });

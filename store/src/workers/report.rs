@@ -1,13 +1,14 @@
 //! What a worker says of itself and of what it holds.
 
+use domain::accelerators::settled;
 use domain::outbox::Topic;
-use domain::workers::{MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport};
+use domain::workers::{DeviceMemory, MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport};
 use domain::{PlacementId, Timestamp, WorkerId};
 use sqlx::query;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::mark_seen;
+use super::{mark_seen, read_devices};
 use crate::workloads::end_placements;
 use crate::{StoreError, SystemTx, Tx, outbox};
 
@@ -21,6 +22,7 @@ pub async fn report(
     tx: &mut SystemTx,
     worker: WorkerId,
     placements: &[PlacementReport],
+    devices: &[DeviceMemory],
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     if placements.len() > MAX_REPORTED_PLACEMENTS {
@@ -30,6 +32,7 @@ pub async fn report(
     let mut changed = !was_live;
     changed |= observe(tx, worker, placements, now).await?;
     changed |= unmentioned(tx, worker, placements).await?;
+    changed |= believe(tx, worker, devices).await?;
     measure(tx, worker, placements, now).await?;
     let ended = drained(tx, worker, placements).await?;
     if !ended.is_empty() {
@@ -88,6 +91,39 @@ async fn observe(
     .fetch_all(tx.conn())
     .await?;
     Ok(changed.iter().any(|row| row.moved))
+}
+
+/// Keeps what was measured of devices, where that is other than was known.
+async fn believe(tx: &mut SystemTx, worker: WorkerId, measured: &[DeviceMemory]) -> Result<bool, StoreError> {
+    if measured.is_empty() {
+        return Ok(false);
+    }
+    let (mut ids, mut available) = (Vec::new(), Vec::new());
+    for device in read_devices(tx, &[worker.0]).await? {
+        let Some(report) = measured.iter().find(|report| report.ordinal == device.ordinal) else { continue };
+        let known = device.available_memory_bytes;
+        let settled = settled(device.memory_bytes, known, report.available_bytes);
+        if settled != known {
+            ids.push(device.id.0);
+            available.push(settled.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
+        }
+    }
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    // In the order in which whoever places locks them.
+    query!("SELECT id FROM devices WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &ids)
+        .fetch_all(tx.conn())
+        .await?;
+    query!(
+        "UPDATE devices d SET available_memory_bytes = r.available
+         FROM unnest($1::uuid[], $2::bigint[]) AS r (id, available) WHERE d.id = r.id",
+        &ids,
+        &available as &[Option<i64>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
 }
 
 /// Keeps how busy replicas are, of endpoints that follow it.

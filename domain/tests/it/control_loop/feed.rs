@@ -116,7 +116,11 @@ pub fn differences(before: &Snapshot, after: &Snapshot) -> BTreeSet<Noted> {
             .map(Noted::Placement),
     );
     let worker = |w: &domain::workers::Worker| {
-        let devices = w.devices.iter().map(|d| (d.id, d.memory_bytes, d.milli)).collect::<Vec<_>>();
+        let devices = w
+            .devices
+            .iter()
+            .map(|d| (d.id, d.memory_bytes, d.milli, d.available_memory_bytes))
+            .collect::<Vec<_>>();
         (w.zone.clone(), w.cordoned, w.clearance, w.live, w.revision, devices)
     };
     noted.extend(other(&before.workers, &after.workers, worker).map(Noted::Worker));

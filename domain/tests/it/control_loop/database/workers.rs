@@ -75,6 +75,7 @@ impl Database {
                     class: report.class.clone(),
                     memory_bytes: report.memory_bytes,
                     milli: report.milli,
+                    available_memory_bytes: None,
                     used_memory_bytes: 0,
                     used_milli: 0,
                 };
