@@ -31,6 +31,7 @@ mod one_time_codes;
 mod openapi;
 mod passwords;
 mod plans;
+mod pools;
 mod portal;
 pub mod problem;
 mod projects;

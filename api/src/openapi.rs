@@ -57,6 +57,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(crate::endpoints::router())
         .merge(crate::accelerators::router())
         .merge(crate::workers::router())
+        .merge(crate::pools::router())
         .merge(crate::workloads::router())
         .merge(crate::plans::router())
         .merge(crate::files::router())

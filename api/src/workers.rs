@@ -3,15 +3,17 @@
 use axum::extract::State;
 use axum::response::Response;
 use domain::outbox::Topic;
-use domain::tenants::Slug;
+use domain::tenants::{Classification, Slug};
 use domain::workers::Worker;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use store::workers::WorkerChange;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::{IfMatch, Scope, Tagged};
 use crate::cursor::{List, Page, PageQuery};
 use crate::extract::{Json, Path, Query};
+use crate::fields;
 use crate::problem::Result;
 use crate::state::App;
 
@@ -44,15 +46,27 @@ async fn get_worker(_: Scope, State(app): State<App>, Path(name): Path<Slug>) ->
     Ok(Tagged(worker, revision))
 }
 
-/// What of a worker can be changed.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
+/// What to change of a worker. Fields that are not named stay as they are.
+#[derive(Debug, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::option_option, reason = "not named, null, and a value are three things")]
 struct UpdateWorker {
     /// Whether nothing new is placed on it. What is there stays.
-    cordoned: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cordoned: Option<bool>,
+    /// How secret the work may be that is placed on it. What is more secret leaves it
+    /// at once, and waits until another is cleared for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clearance: Option<Classification>,
+    /// The pool to put it into, whatever pool it names when it joins; null leaves that
+    /// to the worker again. What is there stays.
+    #[serde(default, deserialize_with = "fields::named", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Slug>)]
+    pool: Option<Option<Slug>>,
 }
 
-/// Cordon a worker, or let work be placed on it again. For platform administrators.
+/// Cordon a worker, let work be placed on it again, clear it for more or less secret
+/// work, or put it into a pool. For platform administrators.
 #[utoipa::path(patch, path = "/api/v1/workers/{worker}", tag = "workers", params(("worker" = Slug, Path, description = "Name")),
     request_body = UpdateWorker, responses((status = 200, body = Worker)))]
 async fn update_worker(
@@ -64,8 +78,10 @@ async fn update_worker(
 ) -> Result<Response> {
     let now = app.clock.now();
     let mut change = scope.system_change(&app).await?;
-    let id = store::workers::set_cordoned(&mut change, &name, update.cordoned, expected).await?;
-    change.record(format!("worker:{id}"), serde_json::json!({ "cordoned": update.cordoned })).await?;
+    let pool = update.pool.as_ref().map(Option::as_ref);
+    let of = WorkerChange { cordoned: update.cordoned, clearance: update.clearance, pool };
+    let id = store::workers::update(&mut change, &name, of, expected).await?;
+    change.record(format!("worker:{id}"), serde_json::json!(update)).await?;
     change.publish(Topic::Desired, id).await?;
     let worker = store::workers::get(&mut change, &name, now).await?;
     change.tag(worker.revision);

@@ -7,6 +7,7 @@ mod audit;
 mod budgets;
 mod certificates;
 mod chat;
+mod classes;
 mod endpoints;
 mod files;
 mod identity_providers;
@@ -14,6 +15,7 @@ mod jobs;
 mod keys;
 mod models;
 mod one_time_code;
+mod pools;
 mod projects;
 mod quotas;
 mod replay;
@@ -85,6 +87,12 @@ pub enum ClientCommand {
     /// Workers and their devices (administrator).
     #[command(subcommand)]
     Workers(workers::WorkersCommand),
+    /// Accelerator classes: kinds of devices.
+    #[command(subcommand)]
+    Classes(classes::ClassesCommand),
+    /// Pools of workers that are dedicated to ministries (administrator).
+    #[command(subcommand)]
+    Pools(pools::PoolsCommand),
     /// Workloads: what is to run for endpoints and jobs.
     #[command(subcommand)]
     Workloads(workloads::WorkloadsCommand),
@@ -144,6 +152,8 @@ pub async fn run(command: ClientCommand, global: &Global) -> Result<ExitCode> {
         ClientCommand::Models(command) => models::run(command, &at).await?,
         ClientCommand::Endpoints(command) => endpoints::run(command, &at).await?,
         ClientCommand::Workers(command) => workers::run(command, &at).await?,
+        ClientCommand::Classes(command) => classes::run(command, &at).await?,
+        ClientCommand::Pools(command) => pools::run(command, &at).await?,
         ClientCommand::Workloads(command) => workloads::run(command, &at).await?,
         ClientCommand::Explain(command) => workloads::explain(command, &at).await?,
         ClientCommand::Chat(options) => chat::run(options, &at).await?,

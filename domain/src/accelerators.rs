@@ -1,9 +1,13 @@
 //! Accelerator classes, devices and what work asks of them.
 
+mod measured;
+
 use serde::{Deserialize, Serialize};
 
 use crate::quotas::MAX_OPTIONS;
 use crate::{DeviceId, WorkerId};
+
+pub use measured::settled;
 
 /// One whole accelerator, in the thousandths that quota and placement count in.
 pub const WHOLE_MILLI: u32 = 1000;
@@ -49,10 +53,21 @@ pub struct Device {
     pub memory_bytes: u64,
     /// Capacity in thousandths.
     pub milli: u32,
+    /// Of that, what its worker measured as there for work, free or held by work, where
+    /// others use some: what they use is not placed on.
+    #[serde(default)]
+    pub available_memory_bytes: Option<u64>,
     /// Memory of live placements.
     pub used_memory_bytes: u64,
     /// Thousandths of live placements.
     pub used_milli: u32,
+}
+
+impl Device {
+    /// Memory that work may have of it as things are.
+    pub fn usable_memory_bytes(&self) -> u64 {
+        self.available_memory_bytes.map_or(self.memory_bytes, |available| available.min(self.memory_bytes))
+    }
 }
 
 /// What one workload needs.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::models::Sha256Digest;
-use crate::planner::{Considered, Cost, PassedOver};
+use crate::planner::{Considered, Cost, FAILURES_BEFORE_MOVE, PassedOver};
 use crate::quotas::{Level, Rule};
 use crate::workloads::{PlacementState, Workload, WorkloadState};
 use crate::{DeviceId, PlacementId, ProjectId, Timestamp, WorkerId, WorkloadId};
@@ -59,6 +59,15 @@ pub struct Placed {
     pub state: PlacementState,
     /// Since when.
     pub since: Timestamp,
+    /// How often in a row it failed there.
+    #[serde(default)]
+    pub failures: u32,
+    /// When it did so last.
+    #[serde(default)]
+    pub failed_at: Option<Timestamp>,
+    /// What its worker last said of it, e.g. why it cannot start.
+    #[serde(default)]
+    pub detail: Option<String>,
     /// What it was chosen from.
     pub considered: Considered,
     /// What it costs there, the least of all; not of placements from before costs
@@ -86,11 +95,23 @@ impl WorkloadExplanation {
     pub fn told(mut self) -> Self {
         let mut text = match (&self.placement, self.workload.state) {
             (Some(placed), _) => {
-                told_placed(placed) + &told_class(placed, &self.workload.resources.alternatives)
+                told_placed(placed)
+                    + &told_class(placed, &self.workload.resources.alternatives)
+                    + &told_failing(placed)
             }
             (None, WorkloadState::Ended) => "It is over: nobody wants it any more.".to_owned(),
             (None, _) => self.told_waiting(),
         };
+        match self.workload.failed_on.len() {
+            0 => {}
+            1 => text += " It failed on one other worker, which it avoids for an hour if another takes it.",
+            n => {
+                let _ = write!(
+                    text,
+                    " It failed on {n} other workers, which it avoids for an hour if others take it."
+                );
+            }
+        }
         if let Some(eviction) = &self.evicted {
             let _ = write!(
                 text,
@@ -140,6 +161,8 @@ fn told_placed(placed: &Placed) -> String {
         (chosen.cordoned, "were cordoned"),
         (chosen.lost, "were lost"),
         (chosen.out_of_zone, "were in other zones"),
+        (chosen.out_of_pool, "were dedicated to others or outside of its tenant's pools"),
+        (chosen.not_cleared, "were not cleared for its classification"),
     ];
     let rejected: Vec<String> =
         rejected.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n} {why}")).collect();
@@ -172,6 +195,25 @@ fn told_class(placed: &Placed, alternatives: &[String]) -> String {
     text
 }
 
+/// That it fails where it is, and what is done about it.
+fn told_failing(placed: &Placed) -> String {
+    let (PlacementState::Assigned, Some(at)) = (placed.state, placed.failed_at) else { return String::new() };
+    let times = match placed.failures {
+        1 => "once".to_owned(),
+        n => format!("{n} times in a row"),
+    };
+    let mut text = format!(" It failed there {times}, last at {at}");
+    if let Some(detail) = &placed.detail {
+        let _ = write!(text, ": {detail}");
+    }
+    text += if placed.failures >= FAILURES_BEFORE_MOVE {
+        ". It stays until a worker takes it on which it did not fail, and its worker tries on."
+    } else {
+        ". Its worker tries again."
+    };
+    text
+}
+
 /// Millionths, to three places.
 fn millionths(n: i64) -> String {
     let thousandths = (n + n.signum() * 500) / 1000;
@@ -189,6 +231,9 @@ fn told_help(level: Level) -> Option<&'static str> {
         Level::Priority => Some("It begins when what is before it has ended, or with a higher priority."),
         Level::Devices | Level::Memory => Some("It begins when work there ends, or on one more worker."),
         Level::Zone => Some("It begins on a worker in its tenant's zones."),
+        Level::Pool => {
+            Some("It begins on a worker of its tenant's pools, or on one that is dedicated to nobody.")
+        }
         Level::Classification => Some("It begins on a worker that is cleared for it."),
         Level::ModelNotApproved => Some("It begins when its model version is approved."),
         Level::Budget => Some("It begins in the next period, or with a larger budget."),

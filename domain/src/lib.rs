@@ -24,6 +24,7 @@ pub mod outbox;
 mod pairs;
 pub mod placing;
 pub mod planner;
+pub mod pools;
 pub mod principals;
 pub mod projects;
 pub mod quotas;

@@ -14,6 +14,7 @@ mod applying;
 mod board;
 mod budgets;
 mod devices;
+mod failing;
 mod intents;
 mod moving;
 mod quota;
@@ -36,6 +37,7 @@ use crate::{PlacementId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
 pub use applying::Overtaken;
 pub use board::{Change, Planner};
 pub use devices::{Considered, Cost};
+pub use failing::FAILURES_BEFORE_MOVE;
 pub use record::{Beginning, Page, PlanId, Recorded, Recorder, Replay, ReplayError, Step};
 pub use snapshot::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
 
@@ -54,6 +56,29 @@ pub struct PassedOver {
 pub enum EndReason {
     /// Its worker stopped reporting.
     WorkerLost,
+}
+
+/// Why a placement is told to let go, for nobody else's sake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainReason {
+    /// Nobody wants its workload any more.
+    Unwanted,
+    /// Its worker is not cleared for what its tenant's work is now.
+    NotCleared,
+    /// It fails there again and again, and another worker would take it.
+    Failing,
+}
+
+impl DrainReason {
+    /// The name used in the audit log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unwanted => "unwanted",
+            Self::NotCleared => "not_cleared",
+            Self::Failing => "failing",
+        }
+    }
 }
 
 /// One change. Each names what it expects to find, and is not applied when it
@@ -103,12 +128,15 @@ pub enum Decision {
         /// Its generation.
         generation: i64,
     },
-    /// The worker is to finish what it does there and let go.
+    /// The worker is to finish what it does there and let go. A workload that is
+    /// still wanted waits anew.
     Drain {
         /// Which.
         placement: PlacementId,
         /// Its generation.
         generation: i64,
+        /// Why.
+        why: DrainReason,
     },
     /// Puts a workload on devices of a worker.
     Place {
@@ -205,6 +233,7 @@ impl Planner {
         self.spend(now);
         self.deferred = created;
         if !self.deferred {
+            self.move_failing(now, &mut decisions);
             self.admit(now, most, &mut decisions);
             self.tell_reasons(now, most, &mut decisions);
         }

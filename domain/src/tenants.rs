@@ -101,6 +101,11 @@ impl Classification {
     /// Every level, in order.
     pub const ALL: [Self; 4] = [Self::Public, Self::Internal, Self::Confidential, Self::Secret];
 
+    /// Its place in that order, from 0.
+    pub fn rank(self) -> u32 {
+        self as u32
+    }
+
     /// The name used in the database and the API.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::accelerators::{Device, DeviceReport};
 use crate::inference::{FailureKind, FinishReason, GenerateRequest, TokenCounts};
 use crate::models::{Manifest, Sha256Digest};
-use crate::tenants::Slug;
+use crate::tenants::{Classification, Slug};
 use crate::workloads::WorkloadOwner;
 use crate::{JobId, LeaseToken, PlacementId, TenantId, Timestamp, VersionId, WorkerId};
 
@@ -27,6 +27,8 @@ pub const DESIRED_WAIT_SECS: u64 = 20;
 pub const DRAIN_LIMIT_SECS: u64 = 300;
 /// How long a lease of a chunk lasts unless renewed.
 pub const LEASE_TTL_SECS: u64 = 30;
+/// An engine that was ready for this long and dies has not failed before.
+pub const HEALTHY_AFTER_SECS: u64 = 60;
 /// What a worker adds, before a time, to the reason of an engine's failure
 /// while it tries again. Who shows the reason alone cuts it off.
 pub const RESTARTED_IN: &str = "; restarted in ";
@@ -42,14 +44,23 @@ pub struct Worker {
     pub id: WorkerId,
     /// Unique name, by default the host's.
     pub name: Slug,
-    /// Pool it joined.
+    /// Pool that it is in: the one that the platform put it into, else the one that
+    /// it named.
     pub pool: Slug,
+    /// Whether that pool is dedicated to tenants, so that nobody else's work is placed
+    /// on it.
+    #[serde(default)]
+    pub dedicated: bool,
     /// Where it stands.
     pub zone: Slug,
     /// Base URL of its inference listener.
     pub address: String,
     /// Nothing new is placed on it.
     pub cordoned: bool,
+    /// How secret the work may be that is placed on it. The platform says so, not
+    /// the worker.
+    #[serde(default)]
+    pub clearance: Classification,
     /// Whether it reported within [`WORKER_LOST_SECS`].
     pub live: bool,
     /// Its devices.
@@ -116,9 +127,18 @@ pub struct PlacementReport {
     pub state: ObservedState,
     /// In plain words.
     pub detail: Option<String>,
+    /// How often in a row its engine failed since the worker holds it: one that was
+    /// ready for a minute begins anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
     /// How busy it is, if it is a replica that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<ReplicaLoad>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// How busy a replica is, over about the last ten seconds.
@@ -141,6 +161,19 @@ pub struct ReplicaLoad {
 pub struct ReportRequest {
     /// Everything it holds.
     pub placements: Vec<PlacementReport>,
+    /// What it measured of its devices, of those that it can measure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceMemory>,
+}
+
+/// Memory of a device, as its worker measured it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceMemory {
+    /// Position on the worker.
+    pub ordinal: u32,
+    /// What is there for work: free, or held by the worker's own engines.
+    pub available_bytes: u64,
 }
 
 /// A version to hold in memory.

@@ -36,6 +36,18 @@ pub enum WorkloadState {
     Ended,
 }
 
+/// That something failed on a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Failure {
+    /// Where.
+    pub worker_id: WorkerId,
+    /// When last.
+    pub at: Timestamp,
+}
+
+/// Most failures that are remembered of a workload, the latest.
+pub const MAX_FAILURES: usize = 64;
+
 /// What the scheduler sees: a replica or a job's share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Workload {
@@ -64,8 +76,25 @@ pub struct Workload {
     /// On devices of which class.
     #[serde(default)]
     pub promised_class: Option<String>,
+    /// Workers from which it left after it had failed there, by identifier: others are
+    /// preferred for a while.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_on: Vec<Failure>,
     /// When it was created.
     pub created_at: Timestamp,
+}
+
+impl Workload {
+    /// Remembers that it failed on a worker.
+    pub fn failed(&mut self, failure: Failure) {
+        self.failed_on.retain(|known| known.worker_id != failure.worker_id);
+        self.failed_on.push(failure);
+        if self.failed_on.len() > MAX_FAILURES {
+            self.failed_on.sort_by_key(|failure| (failure.at, failure.worker_id));
+            self.failed_on.remove(0);
+        }
+        self.failed_on.sort_by_key(|failure| failure.worker_id);
+    }
 }
 
 /// Where a placement stands. `Ended` frees its devices; all others hold them.

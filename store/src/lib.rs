@@ -25,6 +25,7 @@ pub mod migrate;
 pub mod models;
 pub mod objects;
 pub mod outbox;
+pub mod pools;
 pub mod principals;
 pub mod projects;
 pub mod quotas;

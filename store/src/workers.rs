@@ -7,7 +7,7 @@ mod report;
 use std::time::Duration;
 
 use domain::accelerators::Device;
-use domain::tenants::Slug;
+use domain::tenants::{Classification, Slug};
 use domain::workers::{WORKER_LOST_SECS, Worker};
 use domain::{DeviceId, Timestamp, WorkerId};
 use sqlx::{query, query_scalar};
@@ -59,12 +59,24 @@ fn heard_lately(worker: &Worker, now: Timestamp) -> bool {
     now.since(worker.seen_at) <= Duration::from_secs(WORKER_LOST_SECS)
 }
 
-/// Stops or lets begin that new work is placed on a worker, if it has the
-/// expected revision. What is there stays.
-pub async fn set_cordoned(
+/// What to change of a worker; `None` leaves it as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerChange<'a> {
+    /// Whether nothing new is placed on it. What is there stays.
+    pub cordoned: Option<bool>,
+    /// How secret the work may be that is placed on it. What is more secret must
+    /// leave.
+    pub clearance: Option<Classification>,
+    /// The pool to put it into; `None` inside leaves that to the worker, from when it
+    /// joins again.
+    pub pool: Option<Option<&'a Slug>>,
+}
+
+/// Changes a worker, if it has the expected revision.
+pub async fn update(
     tx: &mut SystemTx,
     name: &Slug,
-    cordoned: bool,
+    change: WorkerChange<'_>,
     expected: Option<i64>,
 ) -> Result<WorkerId, StoreError> {
     let row = query!("SELECT id, revision FROM workers WHERE name = $1 FOR UPDATE", name.as_str())
@@ -74,9 +86,19 @@ pub async fn set_cordoned(
     if expected.is_some_and(|expected| expected != row.revision) {
         return Err(StoreError::Stale);
     }
-    query!("UPDATE workers SET cordoned = $2, revision = revision + 1 WHERE id = $1", row.id, cordoned)
-        .execute(tx.conn())
-        .await?;
+    query!(
+        "UPDATE workers SET cordoned = COALESCE($2, cordoned), clearance = COALESCE($3, clearance),
+             pool = COALESCE($5, pool), assigned_pool = CASE WHEN $4 THEN $5 ELSE assigned_pool END,
+             revision = revision + 1
+         WHERE id = $1",
+        row.id,
+        change.cordoned,
+        change.clearance.map(Classification::as_str),
+        change.pool.is_some(),
+        change.pool.flatten().map(Slug::as_str),
+    )
+    .execute(tx.conn())
+    .await?;
     Ok(row.id.into())
 }
 
@@ -98,10 +120,11 @@ impl<'a> Selection<'a> {
 /// Workers with their devices, by name.
 pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<Worker>, StoreError> {
     let rows = query!(
-        "SELECT id, name, pool, zone, address, cordoned, live, seen_at, revision, created_at FROM workers
+        r#"SELECT id, name, pool, EXISTS (SELECT FROM pools p WHERE p.name = workers.pool) AS "dedicated!", zone, address,
+                cordoned, clearance, live, seen_at, revision, created_at FROM workers
          WHERE ($1::text IS NULL OR name = $1) AND ($2::text IS NULL OR name > $2)
            AND ($4::uuid[] IS NULL OR id = ANY($4))
-         ORDER BY name LIMIT $3",
+         ORDER BY name LIMIT $3"#,
         which.name,
         which.after,
         which.limit,
@@ -120,9 +143,14 @@ pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<
                 id: row.id.into(),
                 name: row.name.parse().map_err(corrupt("name"))?,
                 pool: row.pool.parse().map_err(corrupt("pool"))?,
+                dedicated: row.dedicated,
                 zone: row.zone.parse().map_err(corrupt("zone"))?,
                 address: row.address,
                 cordoned: row.cordoned,
+                clearance: row
+                    .clearance
+                    .parse()
+                    .map_err(|_| StoreError::corrupt("workers", "clearance", row.id))?,
                 live: row.live,
                 devices: devices.drain(start..end).collect(),
                 seen_at: row.seen_at.into(),
@@ -136,7 +164,8 @@ pub(crate) async fn read(tx: &mut SystemTx, which: Selection<'_>) -> Result<Vec<
 /// Devices of these workers, by worker and ordinal.
 pub(crate) async fn read_devices(tx: &mut SystemTx, workers: &[Uuid]) -> Result<Vec<Device>, StoreError> {
     let rows = query!(
-        "SELECT id, worker_id, ordinal, class, memory_bytes, milli, used_memory_bytes, used_milli FROM devices
+        "SELECT id, worker_id, ordinal, class, memory_bytes, milli, available_memory_bytes, used_memory_bytes, used_milli
+         FROM devices
          WHERE worker_id = ANY($1) ORDER BY worker_id, ordinal",
         workers,
     )
@@ -152,6 +181,10 @@ pub(crate) async fn read_devices(tx: &mut SystemTx, workers: &[Uuid]) -> Result<
                 class: row.class,
                 memory_bytes: row.memory_bytes.try_into().map_err(corrupt("memory_bytes"))?,
                 milli: row.milli.try_into().map_err(corrupt("milli"))?,
+                available_memory_bytes: row
+                    .available_memory_bytes
+                    .map(|bytes| bytes.try_into().map_err(corrupt("available_memory_bytes")))
+                    .transpose()?,
                 used_memory_bytes: row.used_memory_bytes.try_into().map_err(corrupt("used_memory_bytes"))?,
                 used_milli: row.used_milli.try_into().map_err(corrupt("used_milli"))?,
             })

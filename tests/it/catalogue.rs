@@ -15,6 +15,7 @@ const SYSTEM_TABLES: &[&str] = &[
     "placement_loads",
     "planner_changes",
     "plans",
+    "pools",
     "sessions",
     "workers",
 ];
@@ -40,8 +41,16 @@ const GLOBAL_UNIQUES: &[&str] = &[
 ];
 /// Foreign keys to tables whose rows tenants share, or whose tenant a trigger
 /// compares. Of the quota tree, a tenant's parent is always a cohort.
-const SHARED_TARGETS: &[&str] =
-    &["tenants", "models", "model_versions", "accelerator_classes", "workers", "devices", "quota_nodes"];
+const SHARED_TARGETS: &[&str] = &[
+    "tenants",
+    "models",
+    "model_versions",
+    "accelerator_classes",
+    "workers",
+    "devices",
+    "quota_nodes",
+    "pools",
+];
 
 #[tokio::test]
 async fn every_table_is_isolated() {

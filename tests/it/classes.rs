@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use sqlx::Row;
 use store::quotas::NewNode;
 use tests::database::rows;
+use tests::ministries::Platform;
 use tests::stage::{PATIENCE, Stage, says};
 use tests::wait::until;
 use uuid::Uuid;
@@ -186,4 +187,53 @@ async fn the_api_takes_several_classes_and_refuses_what_is_no_choice() {
     let cancel = format!("/api/v1/jobs/{}/cancel", job["id"].as_str().unwrap());
     stage.call(&interior, Method::POST, &cancel, None).await;
     stage.stop().await;
+}
+
+#[tokio::test]
+async fn classes_are_made_and_taken_away_by_the_platform() {
+    let it = Platform::start().await;
+    let interior = it.tenant("interior").await;
+    let device =
+        json!({"ordinal": 0, "class": "ascend-910b", "memory_bytes": 64_000_000_000_u64, "milli": 1000});
+    let joining = json!({"name": "npu", "pool": "default", "zone": "here", "address": "http://127.0.0.1:9", "devices": [device]});
+    let join = async || it.system.post("join", &it.system.join_token, joining.clone()).await;
+    let (status, refusal) = join().await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{refusal}");
+
+    let put = async |class: &str, token: &str, body: Value| {
+        it.call(Method::PUT, &format!("/api/v1/accelerator-classes/{class}"), token, Some(body)).await
+    };
+    let good = json!({"description": "Ascend 910B, 64 GB"});
+    assert_eq!(put("ascend-910b", &interior, good.clone()).await.0, StatusCode::FORBIDDEN);
+    for (class, body) in [
+        ("Ascend", good.clone()),
+        ("a_b", good.clone()),
+        ("ascend-910b", json!({})),
+        ("ascend-910b", json!({"description": ""})),
+        ("ascend-910b", json!({"description": "a\nb"})),
+        ("ascend-910b", json!({"description": "x", "pairs": true})),
+    ] {
+        let (status, answer) = put(class, &it.admin, body.clone()).await;
+        assert!(status.is_client_error(), "{class} {body}: {status} {answer}");
+    }
+    for description in ["Ascend", "Ascend 910B, 64 GB"] {
+        let (status, class) = put("ascend-910b", &it.admin, json!({"description": description})).await;
+        assert_eq!((status, &class["description"]), (StatusCode::OK, &json!(description)));
+    }
+    assert_eq!(join().await.0, StatusCode::OK);
+    let listed = it.ok(Method::GET, "/api/v1/accelerator-classes", &interior, None).await;
+    assert_eq!(listed["items"][0], json!({"name": "ascend-910b", "description": "Ascend 910B, 64 GB"}));
+
+    let delete = async |class: &str, token: &str| {
+        it.call(Method::DELETE, &format!("/api/v1/accelerator-classes/{class}"), token, None).await.0
+    };
+    put("mistake", &it.admin, json!({"description": "mistake"})).await;
+    assert_eq!(delete("mistake", &interior).await, StatusCode::FORBIDDEN);
+    assert_eq!(delete("mistake", &it.admin).await, StatusCode::NO_CONTENT);
+    assert_eq!(delete("mistake", &it.admin).await, StatusCode::NOT_FOUND);
+    assert_eq!(delete("ascend-910b", &it.admin).await, StatusCode::CONFLICT);
+    assert_eq!(delete("cpu", &it.admin).await, StatusCode::CONFLICT);
+    let audited = "SELECT count(*) FROM audit_events WHERE action IN ('put_accelerator_class', 'delete_accelerator_class') AND verdict = 'allowed'";
+    assert_eq!(it.system.db.count(audited).await, 4);
+    it.system.stop().await;
 }

@@ -180,7 +180,7 @@ async fn obey(store: store::Store, workers: Vec<WorkerId>) {
             let done = async {
                 let reports = obedient(&store, worker).await?;
                 let mut tx = store.system().await?;
-                store::workers::report(&mut tx, worker, &reports, Clock::system().now()).await?;
+                store::workers::report(&mut tx, worker, &reports, &[], Clock::system().now()).await?;
                 tx.commit().await
             };
             if let Err(error) = done.await {

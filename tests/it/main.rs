@@ -12,6 +12,7 @@ mod classes;
 mod closing;
 mod conformance;
 mod failover;
+mod filters;
 mod fleet;
 mod idempotency;
 mod identity;

@@ -200,6 +200,8 @@ fn body(operation: &str) -> Value {
         "put_project_member" => json!({"role": "viewer"}),
         "put_tenant_quota" | "put_project_quota" => json!({"quotas": []}),
         "put_tenant_budgets" | "put_project_budgets" => json!({"budgets": []}),
+        "put_pool" => json!({"tenants": []}),
+        "put_accelerator_class" => json!({"description": "x"}),
         "update_account" | "update_service_account" => json!({"display_name": "x"}),
         "set_group_mappings" => json!({"mappings": []}),
         "update_identity_provider" => json!({"enabled": true}),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use domain::accelerators::DeviceReport;
 use domain::models::Sha256Digest;
 use domain::planner::{Decision, Hold, PlanId, Replay, ShareLimits};
-use domain::workers::{DesiredPlacement, JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS};
+use domain::workers::{
+    DesiredPlacement, DeviceMemory, JoinRequest, ObservedState, PlacementReport, WORKER_LOST_SECS,
+};
 use domain::workloads::PlacementState;
 use domain::{Clock, DeviceId, EndpointId, JobId, LeaseToken, TenantId, Timestamp, VersionId, WorkerId};
 use scheduler::{Board, Settings};
@@ -197,9 +199,19 @@ impl Scene {
         *self.board.lock().await = None;
     }
 
-    async fn report(&self, worker: WorkerId, placements: &[PlacementReport]) -> bool {
+    pub async fn report(&self, worker: WorkerId, placements: &[PlacementReport]) -> bool {
+        self.report_with(worker, placements, &[]).await
+    }
+
+    /// The same, with what the worker measured of its devices.
+    pub async fn report_with(
+        &self,
+        worker: WorkerId,
+        placements: &[PlacementReport],
+        devices: &[DeviceMemory],
+    ) -> bool {
         let mut tx = self.db.store.system().await.unwrap();
-        let changed = store::workers::report(&mut tx, worker, placements, self.now).await.unwrap();
+        let changed = store::workers::report(&mut tx, worker, placements, devices, self.now).await.unwrap();
         tx.commit().await.unwrap();
         changed
     }
@@ -249,6 +261,7 @@ pub(crate) async fn obedient(store: &Store, worker: WorkerId) -> Result<Vec<Plac
         generation: d.generation,
         state: if d.drain { ObservedState::Ended } else { ObservedState::Ready },
         detail: None,
+        failures: 0,
         load: None,
     };
     Ok(desired.iter().map(report).collect())
@@ -383,6 +396,7 @@ async fn work_of_a_lost_worker_goes_elsewhere_and_its_leases_come_back() {
         generation: share.generation,
         state: ObservedState::Ready,
         detail: None,
+        failures: 0,
         load: None,
     };
     assert!(scene.report(lost, &[report]).await, "it is live again");
@@ -459,7 +473,8 @@ async fn the_database_refuses_what_does_not_fit_or_is_not_so_any_more() {
         "no such device"
     );
     let mut tx = scene.db.store.system().await.unwrap();
-    store::workers::set_cordoned(&mut tx, &"a".parse().unwrap(), true, None).await.unwrap();
+    let cordon = store::workers::WorkerChange { cordoned: Some(true), ..Default::default() };
+    store::workers::update(&mut tx, &"a".parse().unwrap(), cordon, None).await.unwrap();
     tx.commit().await.unwrap();
     assert!(matches!(scene.apply(&place(0, device)).await, Err(StoreError::Conflict(_))), "cordoned");
     let lost = Decision::DeclareLost { worker, seen_at: scene.now - Duration::from_secs(1) };
@@ -559,6 +574,7 @@ async fn reports_change_only_what_is_the_workers_own() {
             generation,
             state,
             detail: Some("exited with signal 9\0\n".to_owned()),
+            failures: 0,
             load: None,
         }]
     };

@@ -50,23 +50,24 @@ fn total_memory() -> u64 {
     system.refresh_memory();
     let total = system.total_memory();
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    limit_files(&own)
+    limits(&own)
         .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
+        .filter_map(|(limit, _)| fs::read_to_string(limit).ok())
         .filter_map(|text| text.trim().parse::<u64>().ok())
         .fold(total, u64::min)
 }
 
-/// Where the limits of the control group lie: its own and those of all above
-/// it (version 2), or the one that version 1 shows.
-fn limit_files(proc_self_cgroup: &str) -> Vec<PathBuf> {
+/// Where the limits of the control group lie, and beside each what is used: its own
+/// and those of all above it (version 2), or the one that version 1 shows.
+pub(crate) fn limits(proc_self_cgroup: &str) -> Vec<(PathBuf, PathBuf)> {
     let root = Path::new(CGROUP_ROOT);
     let own = proc_self_cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    let mut files: Vec<PathBuf> = Path::new(own.trim_start_matches('/'))
+    let mut files: Vec<(PathBuf, PathBuf)> = Path::new(own.trim_start_matches('/'))
         .ancestors()
-        .map(|group| root.join(group).join("memory.max"))
+        .map(|group| root.join(group))
+        .map(|group| (group.join("memory.max"), group.join("memory.current")))
         .collect();
-    files.push(root.join("memory/memory.limit_in_bytes"));
+    files.push((root.join("memory/memory.limit_in_bytes"), root.join("memory/memory.usage_in_bytes")));
     files
 }
 
@@ -115,8 +116,8 @@ mod tests {
 
     #[test]
     fn limits_of_every_group_above_count() {
-        let files = limit_files("0::/system.slice/chancery.service\n");
-        let text: Vec<_> = files.iter().map(|f| f.to_str().unwrap()).collect();
+        let files = limits("0::/system.slice/chancery.service\n");
+        let text: Vec<_> = files.iter().map(|(limit, _)| limit.to_str().unwrap()).collect();
         assert_eq!(
             text,
             [

@@ -17,6 +17,7 @@ mod holding;
 mod jobs;
 mod link;
 mod load;
+mod memory;
 mod registry;
 mod serve;
 mod settings;

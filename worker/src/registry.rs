@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::PlacementId;
 use domain::inference::Event;
 use domain::workers::{
-    Action, Actual, DesiredPlacement, DesiredState, Held as HeldFacts, MAX_REPORTED_PLACEMENTS,
-    ObservedState, Phase, PlacementReport, ReportRequest, reconcile,
+    Action, Actual, DesiredPlacement, DesiredState, HEALTHY_AFTER_SECS, Held as HeldFacts,
+    MAX_REPORTED_PLACEMENTS, ObservedState, Phase, PlacementReport, ReportRequest, reconcile,
 };
 use domain::workloads::WorkloadOwner;
 use tokio::sync::watch;
@@ -107,6 +107,9 @@ struct Entry {
     phase: Phase,
     state: ObservedState,
     detail: Option<String>,
+    /// Of its engine, in a row.
+    failures: u32,
+    ready_since: Option<Instant>,
     /// `None`: was never held, only its end is said.
     held: Option<Arc<Held>>,
 }
@@ -187,8 +190,15 @@ impl Registry {
     pub fn observe(&self, held: &Arc<Held>, state: ObservedState, detail: Option<String>) {
         let mut inner = self.lock();
         let Some(entry) = inner.entry_of(held) else { return };
-        if (entry.state, &entry.detail) == (state, &detail) {
+        let failed = state == ObservedState::Failing;
+        if failed {
+            entry.fail(Instant::now());
+        }
+        if !failed && (entry.state, &entry.detail) == (state, &detail) {
             return;
+        }
+        if state == ObservedState::Ready && entry.state != ObservedState::Ready {
+            entry.ready_since = Some(Instant::now());
         }
         (entry.state, entry.detail) = (state, detail);
         if state == ObservedState::Ended {
@@ -215,10 +225,12 @@ impl Registry {
                 generation: entry.generation,
                 state: if stopping { ObservedState::Failing } else { entry.state },
                 detail: if stopping { Some(STOPPING.to_owned()) } else { entry.detail.clone() },
+                failures: entry.failures,
                 load: load(entry),
             }
         };
-        ReportRequest { placements: inner.entries.iter().map(of).take(MAX_REPORTED_PLACEMENTS).collect() }
+        let placements = inner.entries.iter().map(of).take(MAX_REPORTED_PLACEMENTS).collect();
+        ReportRequest { placements, devices: Vec::new() }
     }
 
     /// Takes no more orders and drains what is held.
@@ -238,6 +250,21 @@ impl Registry {
     }
 }
 
+impl Entry {
+    fn new(generation: i64, phase: Phase, state: ObservedState, held: Option<Arc<Held>>) -> Self {
+        Self { generation, phase, state, detail: None, failures: 0, ready_since: None, held }
+    }
+
+    /// Its engine failed once more.
+    fn fail(&mut self, now: Instant) {
+        let healthy = Duration::from_secs(HEALTHY_AFTER_SECS);
+        if self.ready_since.take().is_some_and(|since| now.duration_since(since) >= healthy) {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
 impl Inner {
     fn entry_of(&mut self, held: &Arc<Held>) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(&held.placement.placement_id)?;
@@ -250,12 +277,11 @@ impl Inner {
                 let (id, generation) = (placement.placement_id, placement.generation);
                 let (phase, state) = (Phase::Running, ObservedState::Starting);
                 let held = Some(start(placement));
-                self.entries.insert(id, Entry { generation, phase, state, detail: None, held });
+                self.entries.insert(id, Entry::new(generation, phase, state, held));
             }
             Action::SayEnded(placement) => {
                 let (generation, phase, state) = (placement.generation, Phase::Ended, ObservedState::Ended);
-                let entry = Entry { generation, phase, state, detail: None, held: None };
-                self.entries.insert(placement.placement_id, entry);
+                self.entries.insert(placement.placement_id, Entry::new(generation, phase, state, None));
             }
             Action::Drain(id) => {
                 if let Some(entry) = self.entries.get_mut(&id) {
@@ -274,5 +300,24 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_begin_anew_after_a_minute_of_health() {
+        let mut entry = Entry::new(1, Phase::Running, ObservedState::Starting, None);
+        let now = Instant::now();
+        (0..3).for_each(|_| entry.fail(now));
+        assert_eq!(entry.failures, 3);
+        entry.ready_since = Some(now);
+        entry.fail(now + Duration::from_secs(HEALTHY_AFTER_SECS - 1));
+        assert_eq!(entry.failures, 4, "it died too soon");
+        entry.ready_since = Some(now);
+        entry.fail(now + Duration::from_secs(HEALTHY_AFTER_SECS));
+        assert_eq!(entry.failures, 1);
     }
 }

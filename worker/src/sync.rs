@@ -2,7 +2,7 @@
 //! is held goes out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::workers::REPORT_INTERVAL_SECS;
 use tracing::{debug, info, warn};
@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::Backoff;
 use crate::holding::Node;
 use crate::link::{LinkError, chain};
+use crate::memory;
 
 const RETRY_LEAST: Duration = Duration::from_millis(250);
 const RETRY_MOST: Duration = Duration::from_secs(5);
@@ -19,6 +20,9 @@ const REPORT_GAP: Duration = Duration::from_millis(50);
 const RETRY_REPORT: Duration = Duration::from_secs(1);
 /// Least time between two answers to the long poll.
 const DESIRED_GAP: Duration = Duration::from_millis(20);
+
+/// Least time between two measurements of memory.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(REPORT_INTERVAL_SECS);
 
 /// Follows the desired state. Never returns.
 pub async fn follow_desired(node: Arc<Node>) {
@@ -75,9 +79,15 @@ pub async fn follow_desired(node: Arc<Node>) {
 pub async fn report(node: Arc<Node>) {
     let mut changes = node.registry.changes();
     let mut told = false;
+    let mut measured: Option<Instant> = None;
     loop {
         changes.mark_unchanged();
-        match node.link.report(&node.registry.report()).await {
+        let mut report = node.registry.report();
+        if measured.is_none_or(|at| at.elapsed() >= MEASURE_INTERVAL) {
+            report.devices = memory::measure();
+            measured = Some(Instant::now());
+        }
+        match node.link.report(&report).await {
             Ok(()) => {
                 if std::mem::replace(&mut told, false) {
                     info!("The API is back");

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use domain::workers::{MAX_REPORTED_PLACEMENTS, ReportRequest};
+use domain::workers::{MAX_DEVICES, MAX_REPORTED_PLACEMENTS, ReportRequest};
 
 use super::WorkerIdentity;
 use crate::extract::Json;
@@ -21,8 +21,11 @@ pub(super) async fn report(
             format!("a report has at most {MAX_REPORTED_PLACEMENTS} placements"),
         ));
     }
+    if request.devices.len() > MAX_DEVICES {
+        return Err(ApiError::field("devices", format!("a worker has at most {MAX_DEVICES} devices")));
+    }
     let mut tx = app.store.system().await?;
-    store::workers::report(&mut tx, worker, &request.placements, app.clock.now()).await?;
+    store::workers::report(&mut tx, worker, &request.placements, &request.devices, app.clock.now()).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -98,13 +98,15 @@ fn told(decision: &Decision, facts: Option<&Snapshot>) -> String {
         }
         Decision::CreateWorkloads { owner, count, .. } => format!("- {count} workloads for {owner:?}"),
         Decision::EndWorkload { workload, .. } => format!("- workload {workload} is not wanted any more"),
-        Decision::Drain { placement, .. } => format!("- placement {placement} drains"),
+        Decision::Drain { placement, why, .. } => {
+            format!("- placement {placement} drains: {}", why.as_str().replace('_', " "))
+        }
         Decision::Evict { placement, preemptor, rule, .. } => {
             format!("- placement {placement} leaves for workload {preemptor}: {}", rule.as_str())
         }
         Decision::Place { workload, worker: id, class, passed_over, holds, considered, cost, .. } => format!(
             "- workload {workload} goes to {}, device {} of class {class}{}\n    chosen from {} workers; rejected: {} lost, {} cordoned, {} \
-             in other zones, {} short of memory, {} short of thousandths\n    cost {} millionths of a device: gaps {}, \
+             in other zones, {} in other pools, {} not cleared, {} short of memory, {} short of thousandths\n    cost {} millionths of a device: gaps {}, \
              stranding {}, groups {}, scarcity {}, opens {}",
             worker(id),
             holds.iter().map(|hold| hold.device_id.to_string()).collect::<Vec<_>>().join(", "),
@@ -113,6 +115,8 @@ fn told(decision: &Decision, facts: Option<&Snapshot>) -> String {
             considered.lost,
             considered.cordoned,
             considered.out_of_zone,
+            considered.out_of_pool,
+            considered.not_cleared,
             considered.short_of_memory,
             considered.short_of_milli,
             cost.total,

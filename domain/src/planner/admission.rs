@@ -3,7 +3,7 @@
 //! by what runs.
 
 use super::board::{KindState, Known, Seat, Standing};
-use super::{Decision, Planner, quota};
+use super::{Decision, Planner, failing, quota};
 use crate::quotas::{self, HoldingStanding, Rule};
 use crate::workloads::PlacementState;
 use crate::{Timestamp, WorkloadId};
@@ -196,7 +196,9 @@ impl Planner {
         if state.is_refused(option) {
             return false;
         }
-        let Some(choice) = self.devices.choose(&state.kind, option, known.owner, known.version) else {
+        let failed = failing::avoided(self.facts.workloads.get(&id), now);
+        let Some(choice) = self.devices.choose(&state.kind, option, (known.owner, known.version), failed)
+        else {
             return false;
         };
         let class = state.kind.classes[option].clone();

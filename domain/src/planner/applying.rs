@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 use super::{Change, Decision, LivePlacement, Snapshot};
-use crate::workloads::{PlacementState, Workload, WorkloadState};
+use crate::workloads::{Failure, PlacementState, Workload, WorkloadState};
 use crate::{PlacementId, Timestamp, WorkloadId};
 
 /// A decision expected to find what is not there.
@@ -61,6 +61,7 @@ impl Snapshot {
                         queued_at: now,
                         promised_at: None,
                         promised_class: None,
+                        failed_on: Vec::new(),
                         created_at: now,
                     };
                     self.workloads.insert(workload.id, workload.clone());
@@ -73,7 +74,7 @@ impl Snapshot {
                 self.workloads.remove(workload);
                 vec![Change::Workload(*workload, None)]
             }
-            Decision::Drain { placement, generation } => {
+            Decision::Drain { placement, generation, .. } => {
                 self.drain(*placement, *generation).into_iter().collect()
             }
             Decision::Evict { placement, generation, .. } => {
@@ -109,6 +110,9 @@ impl Snapshot {
         let mut changes = vec![Change::Placement(id, None)];
         if let Some(workload) = self.workloads.get_mut(&placement.workload_id) {
             workload.state = WorkloadState::Pending;
+            if let Some(at) = placement.failed_at {
+                workload.failed(Failure { worker_id: placement.worker_id, at });
+            }
             changes.push(Change::Workload(workload.id, Some(workload.clone())));
         }
         changes
@@ -151,6 +155,8 @@ impl Snapshot {
             class: class.clone(),
             priority: workload.priority,
             since: now,
+            failures: 0,
+            failed_at: None,
             version_id: workload.version_id,
             generation: workload.generation,
             worker_id,

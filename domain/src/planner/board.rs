@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::devices::{Devices, Kind};
 use super::quota::Listed;
 use super::telling::Judged;
-use super::{Decision, Hold, Intent, LivePlacement, Snapshot, TenantBounds, budgets, quota};
+use super::{Decision, DrainReason, Hold, Intent, LivePlacement, Snapshot, TenantBounds, budgets, quota};
 use crate::budgets::TimeBudget;
 use crate::placing::Demand;
 use crate::quotas::{Admissions, Ask, HoldingStanding, NodeSpec, Rule};
@@ -147,6 +147,8 @@ pub struct Planner {
     /// What was to give its promise up, in this plan, for others that no device
     /// took: that it is promised again is nothing new.
     pub(super) recalled_in_vain: BTreeSet<WorkloadId>,
+    /// What fails where it is.
+    pub(super) failing: BTreeSet<WorkloadId>,
     /// The last plan left admission to this one.
     pub(super) deferred: bool,
 }
@@ -190,6 +192,7 @@ impl Planner {
             untold: BTreeSet::new(),
             urgent: BTreeSet::new(),
             recalled_in_vain: BTreeSet::new(),
+            failing: BTreeSet::new(),
             deferred: false,
         };
         new.facts.quotas = snapshot.quotas;
@@ -268,6 +271,11 @@ impl Planner {
             self.devices.remove(id);
             return;
         };
+        if self.facts.workers.get(&id).is_some_and(|known| known.clearance != worker.clearance) {
+            let there = self.on_worker.get(&id).into_iter().flatten();
+            let workloads = there.filter_map(|id| self.facts.placements.get(id)).map(|p| p.workload_id);
+            self.changed.extend(workloads);
+        }
         if worker.live {
             self.lost.remove(&id);
         } else {
@@ -323,6 +331,7 @@ impl Planner {
             self.note_standing(placement.owner);
             self.listed.want(placement.tenant_id, &placement.resources, &mut self.requote);
             self.facts.placements.insert(id, placement);
+            self.note_failing(workload);
             self.changed.insert(workload);
         }
     }
@@ -334,6 +343,7 @@ impl Planner {
         if self.placed.get(&workload) == Some(&id) {
             self.placed.remove(&workload);
         }
+        self.note_failing(workload);
         if let Some(others) = self.on_worker.get_mut(&worker) {
             others.remove(&id);
             if others.is_empty() {
@@ -386,8 +396,13 @@ impl Planner {
         }
     }
 
-    /// Tells the worker of a placement that nobody wants any more.
+    /// Tells the worker of a placement that nobody wants any more, or that is not
+    /// to be there.
     fn let_go(&mut self, id: WorkloadId, decisions: &mut Vec<Decision>) {
+        let Some(placement) = self.placed.get(&id).and_then(|p| self.facts.placements.get(p)) else {
+            return;
+        };
+        let not_cleared = !self.facts.is_cleared(placement.tenant_id, placement.worker_id);
         let Some(placement) = self.placed.get(&id).and_then(|p| self.facts.placements.get_mut(p)) else {
             return;
         };
@@ -396,17 +411,24 @@ impl Planner {
             return;
         }
         let (placement_id, generation) = (placement.id, placement.generation);
-        if !self.facts.workloads.contains_key(&id) {
+        let why = if !self.facts.workloads.contains_key(&id) {
+            Some(DrainReason::Unwanted)
+        } else if not_cleared {
+            Some(DrainReason::NotCleared)
+        } else {
+            None
+        };
+        if let Some(why) = why {
             placement.state = PlacementState::Draining;
             self.evicting.remove(&id);
-            decisions.push(Decision::Drain { placement: placement_id, generation });
+            decisions.push(Decision::Drain { placement: placement_id, generation, why });
         } else if let Some((preemptor, rule)) = self.evicting.remove(&id) {
             placement.state = PlacementState::Draining;
             decisions.push(Decision::Evict { placement: placement_id, generation, preemptor, rule });
         }
     }
 
-    fn reconcile(&mut self, id: WorkloadId, now: Timestamp) {
+    pub(super) fn reconcile(&mut self, id: WorkloadId, now: Timestamp) {
         let target = self.target(id);
         let known = self.known.get(&id);
         let same = match (&target, known) {
@@ -548,7 +570,7 @@ impl Planner {
             (standing, wanted, workload.owner, workload.version_id)
         };
         let bounds = bounds(wanted.tenant);
-        let kind = Kind::of(wanted.resources, bounds.map_or(&[], |bounds| &bounds.zones));
+        let kind = Kind::of(wanted.resources, bounds);
         let mut ask = wanted.ask(&self.listed);
         ask.budget = budgets::asked(self.facts.budgets.get(&wanted.tenant), wanted.resources);
         ask.hold = bounds.and_then(|bounds| bounds.closed).map(quota::hold);

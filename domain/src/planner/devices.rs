@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::board::Seat;
-use super::{Hold, Snapshot};
+use super::{Hold, Snapshot, TenantBounds};
 use crate::accelerators::{Device, ResourceRequest};
 use crate::placing::{self, Ask, Demand, Filter, Needs, Preferences, Weights};
+use crate::tenants::Classification;
 use crate::workers::Worker;
 use crate::workloads::WorkloadOwner;
 use crate::{DeviceId, VersionId, WorkerId};
@@ -26,6 +27,13 @@ pub struct Considered {
     pub cordoned: u32,
     /// Workers in zones that are not the tenant's.
     pub out_of_zone: u32,
+    /// Workers that are dedicated to others, or outside of the tenant's own pools.
+    pub out_of_pool: u32,
+    /// Workers that are not cleared for its classification.
+    pub not_cleared: u32,
+    /// Workers on which it failed lately, and which are taken only if no other is
+    /// found; they are among the others here.
+    pub failed_before: u32,
     /// Workers of whose devices none has enough memory free with enough
     /// thousandths.
     pub short_of_memory: u32,
@@ -75,6 +83,14 @@ pub(super) struct Choice {
     pub cost: Cost,
 }
 
+/// The pool of workers that are dedicated to nobody, whatever they call theirs.
+const SHARED: &str = "";
+
+/// The pool that a worker is told apart by.
+fn pool_of(worker: &Worker) -> &str {
+    if worker.dedicated { worker.pool.as_str() } else { SHARED }
+}
+
 /// A request and where it may go.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kind {
@@ -84,17 +100,23 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    pub fn of(request: &ResourceRequest, zones: &[String]) -> Self {
+    pub fn of(request: &ResourceRequest, bounds: Option<&TenantBounds>) -> Self {
         let needs = Needs {
             devices: 1,
             milli: request.milli,
             memory_bytes: request.memory_bytes,
             ..Needs::default()
         };
-        let mut zones = zones.to_vec();
+        let mut zones = bounds.map_or_else(Vec::new, |bounds| bounds.zones.clone());
         zones.sort();
+        let mut pools = bounds.map_or_else(Vec::new, |bounds| bounds.pools.clone());
+        pools.sort();
+        if pools.is_empty() {
+            pools.push(SHARED.to_owned());
+        }
+        let secrecy = bounds.map_or_else(Classification::default, |bounds| bounds.classification);
         let classes = request.classes().map(str::to_owned).collect();
-        Self { classes, ask: Ask { needs, zones, ..Ask::default() } }
+        Self { classes, ask: Ask { needs, zones, pools, clearance: secrecy.rank() } }
     }
 
     /// What it asks for of one of its classes.
@@ -183,6 +205,8 @@ impl Devices {
                 && class.devices.get(&worker.id) == Some(&ids)
                 && class.fleet.worker(worker.id).is_some_and(|known| {
                     known.zone == worker.zone.as_str()
+                        && known.pool == pool_of(worker)
+                        && known.clearance == worker.clearance.rank()
                         && known.cordoned == worker.cordoned
                         && known.devices == free
                 });
@@ -200,9 +224,10 @@ impl Devices {
             let known = placing::Worker {
                 class: name.to_owned(),
                 zone: worker.zone.to_string(),
-                pool: worker.pool.to_string(),
+                pool: pool_of(worker).to_owned(),
                 // Losing one worker should cost an owner as little as can be.
                 domain: worker.id.to_string(),
+                clearance: worker.clearance.rank(),
                 cordoned: worker.cordoned,
                 devices: free,
                 ..placing::Worker::default()
@@ -287,13 +312,13 @@ impl Devices {
     }
 
     /// The best place for a request of this kind in one of its classes, if there
-    /// is one.
+    /// is one; on a worker on which it failed only if there is no other.
     pub fn choose(
         &mut self,
         kind: &Kind,
         option: usize,
-        owner: WorkloadOwner,
-        version: VersionId,
+        (owner, version): (WorkloadOwner, VersionId),
+        failed: BTreeSet<WorkerId>,
     ) -> Option<Choice> {
         let class = self.classes.get_mut(&kind.classes[option])?;
         let preferences = Preferences {
@@ -312,7 +337,7 @@ impl Devices {
                 .map(|(worker, _)| *worker)
                 .take(placing::MAX_PREFERRED)
                 .collect(),
-            failed: BTreeSet::new(),
+            failed,
         };
         let chosen = class.fleet.choose(&kind.ask, &preferences).ok()?;
         let worker = chosen.hold.worker;
@@ -324,11 +349,15 @@ impl Devices {
         };
         let holds = chosen.hold.devices.iter().map(hold).collect::<Option<Vec<_>>>()?;
         let by = |filter| chosen.considered.rejected_by(filter);
+        let avoided = preferences.failed.iter().filter(|id| class.devices.contains_key(id));
         let considered = Considered {
             fitting: chosen.considered.fitting,
             lost: u32::try_from(class.lost.len()).unwrap_or(u32::MAX),
             cordoned: by(Filter::Cordoned),
             out_of_zone: by(Filter::Zone),
+            out_of_pool: by(Filter::Pool),
+            not_cleared: by(Filter::Clearance),
+            failed_before: u32::try_from(avoided.count()).unwrap_or(u32::MAX),
             short_of_memory: by(Filter::Memory),
             short_of_milli: by(Filter::Milli),
         };
@@ -339,6 +368,15 @@ impl Devices {
     pub fn fits(&mut self, kind: &Kind, option: usize) -> bool {
         let (none, class) = (Preferences::default(), self.classes.get_mut(&kind.classes[option]));
         class.is_some_and(|class| class.fleet.choose(&kind.ask, &none).is_ok())
+    }
+
+    /// Whether anything but these workers takes a request of this kind in one of its
+    /// classes.
+    pub fn fits_beside(&mut self, kind: &Kind, option: usize, avoided: &BTreeSet<WorkerId>) -> bool {
+        let preferences = Preferences { failed: avoided.clone(), ..Preferences::default() };
+        let Some(class) = self.classes.get_mut(&kind.classes[option]) else { return false };
+        let chosen = class.fleet.choose(&kind.ask, &preferences);
+        chosen.is_ok_and(|choice| !avoided.contains(&choice.hold.worker))
     }
 
     /// Whether anything takes a request in one of its classes, once these, which
@@ -403,10 +441,36 @@ pub(super) struct Slot<'a> {
     pub free_milli: u32,
 }
 
+/// Why work of a tenant may not be on a worker, whatever is free there; what is
+/// judged last is greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Barrier {
+    /// It stands elsewhere.
+    Zone,
+    /// It is dedicated to others, or outside of the pools that are dedicated to it.
+    Pool,
+    /// It is not cleared for such work.
+    Clearance,
+}
+
+/// Whether an ask is for what is dedicated to nobody.
+pub(super) fn is_shared(ask: &Ask) -> bool {
+    ask.pools.iter().any(|pool| pool == SHARED)
+}
+
 impl Slot<'_> {
-    /// Whether its worker is in one of the zones; none given is all.
-    pub fn is_in(&self, zones: &[String]) -> bool {
-        zones.is_empty() || zones.iter().any(|zone| *zone == self.worker.zone.as_str())
+    /// What keeps a request from its worker, if anything does.
+    pub fn barrier(&self, ask: &Ask) -> Option<Barrier> {
+        let zone = self.worker.zone.as_str();
+        if !ask.zones.is_empty() && ask.zones.iter().all(|known| known != zone) {
+            Some(Barrier::Zone)
+        } else if ask.pools.iter().all(|known| known != pool_of(self.worker)) {
+            Some(Barrier::Pool)
+        } else if self.worker.clearance.rank() < ask.clearance {
+            Some(Barrier::Clearance)
+        } else {
+            None
+        }
     }
 }
 
@@ -414,9 +478,10 @@ fn free(held: &BTreeMap<DeviceId, (u64, u32)>, device: &Device) -> placing::Devi
     let (memory, milli) = held.get(&device.id).copied().unwrap_or_default();
     placing::Device {
         free_milli: device.milli.saturating_sub(milli),
-        free_memory_bytes: device.memory_bytes.saturating_sub(memory),
+        free_memory_bytes: device.usable_memory_bytes().saturating_sub(memory),
         milli: device.milli,
-        memory_bytes: device.memory_bytes,
+        // What others use is not there.
+        memory_bytes: device.usable_memory_bytes(),
     }
 }
 

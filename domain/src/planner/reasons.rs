@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::devices::Slot;
+use super::devices::{Barrier, Slot, is_shared};
 use crate::accelerators::ResourceRequest;
+use crate::placing::Ask;
 use crate::quotas::{Level, NodeId, Resource, WhyNot};
+use crate::tenants::Classification;
 
 /// What stops a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,14 +95,9 @@ pub(super) fn promised() -> Reason {
     Reason::new(Level::Quota, "room is being made for it: what is in its place was told to leave")
 }
 
-/// Why nothing takes `request` in these zones, of the devices of its class, on
-/// none of which it fits. `anybody` if there is any worker.
-pub(super) fn of_devices(
-    anybody: bool,
-    slots: &[Slot<'_>],
-    request: &ResourceRequest,
-    zones: &[String],
-) -> Reason {
+/// Why nothing takes `request` where `ask` lets it be, of the devices of its class,
+/// on none of which it fits. `anybody` if there is any worker.
+pub(super) fn of_devices(anybody: bool, slots: &[Slot<'_>], request: &ResourceRequest, ask: &Ask) -> Reason {
     let class = &request.class;
     if !anybody {
         return Reason::new(Level::Devices, "no worker has joined yet");
@@ -110,11 +107,17 @@ pub(super) fn of_devices(
         return Reason::new(Level::Devices, format!("no worker has a device of class {class}"));
     }
     let open: Vec<&Slot<'_>> =
-        all.iter().copied().filter(|s| !s.lost && !s.worker.cordoned && s.is_in(zones)).collect();
-    let closed = closed(&all, zones);
+        all.iter().copied().filter(|s| !s.lost && !s.worker.cordoned && s.barrier(ask).is_none()).collect();
+    let closed = closed(&all, ask);
     if open.is_empty() {
-        let elsewhere = all.iter().all(|slot| !slot.is_in(zones));
-        let level = if elsewhere { Level::Zone } else { Level::Devices };
+        // Where all are barred, those that came furthest say what would help.
+        let barriers: Option<Vec<Barrier>> = all.iter().map(|slot| slot.barrier(ask)).collect();
+        let level = match barriers.and_then(|barriers| barriers.into_iter().max()) {
+            Some(Barrier::Zone) => Level::Zone,
+            Some(Barrier::Pool) => Level::Pool,
+            Some(Barrier::Clearance) => Level::Classification,
+            None => Level::Devices,
+        };
         return Reason::new(level, format!("no worker of class {class} takes work: {}", closed.join("; ")));
     }
     let roomy = |slot: &&Slot<'_>| slot.free_memory_bytes >= request.memory_bytes;
@@ -144,8 +147,13 @@ fn shortage(open: &[&Slot<'_>], request: &ResourceRequest) -> String {
     if let Some(s) = roomy
         && s.free_memory_bytes < *memory_bytes
     {
+        let others = s.device.memory_bytes.saturating_sub(s.device.usable_memory_bytes());
+        let others = match others {
+            0 => String::new(),
+            n => format!(", where others use {}", bytes(n)),
+        };
         return format!(
-            "no worker of class {class} has {needs} free: the largest free is {} on {}",
+            "no worker of class {class} has {needs} free: the largest free is {} on {}{others}",
             bytes(s.free_memory_bytes),
             s.worker.name
         );
@@ -173,7 +181,7 @@ fn shortage(open: &[&Slot<'_>], request: &ResourceRequest) -> String {
 }
 
 /// How many workers are out, e.g. `2 workers are cordoned`.
-fn closed(all: &[&Slot<'_>], zones: &[String]) -> Vec<String> {
+fn closed(all: &[&Slot<'_>], ask: &Ask) -> Vec<String> {
     let count = |keep: &dyn Fn(&Slot<'_>) -> bool| {
         all.iter().filter(|s| keep(s)).map(|s| s.worker.id).collect::<BTreeSet<_>>().len()
     };
@@ -184,9 +192,18 @@ fn closed(all: &[&Slot<'_>], zones: &[String]) -> Vec<String> {
     };
     let cordoned = tell(count(&|s| !s.lost && s.worker.cordoned), "cordoned");
     let lost = tell(count(&|s| s.lost), "lost");
-    let elsewhere = count(&|s| !s.lost && !s.worker.cordoned && !s.is_in(zones));
-    let elsewhere = tell(elsewhere, &format!("outside of the zones {}", zones.join(", ")));
-    cordoned.into_iter().chain(lost).chain(elsewhere).collect()
+    let behind =
+        |barrier| count(&|s: &Slot<'_>| !s.lost && !s.worker.cordoned && s.barrier(ask) == Some(barrier));
+    let elsewhere = tell(behind(Barrier::Zone), &format!("outside of the zones {}", ask.zones.join(", ")));
+    let pools = if is_shared(ask) {
+        tell(behind(Barrier::Pool), "dedicated to others")
+    } else {
+        tell(behind(Barrier::Pool), &format!("outside of the pools {}", ask.pools.join(", ")))
+    };
+    let secrecy = Classification::ALL.into_iter().find(|level| level.rank() == ask.clearance);
+    let secrecy = secrecy.unwrap_or_default().as_str();
+    let uncleared = tell(behind(Barrier::Clearance), &format!("not cleared for {secrecy} work"));
+    [cordoned, lost, elsewhere, pools, uncleared].into_iter().flatten().collect()
 }
 
 /// To what [`bytes`] shows, so that a need never reads like what is free.

@@ -10,9 +10,10 @@ use crate::budgets::{Period, RESERVE_SECS, TimeBudget, whole};
 use crate::quotas::{
     BorrowWhilePreempting, Key, NodeId, NodeSpec, Quota, Reclaim, Resource, Strategy, Tree, WithinTenant,
 };
+use crate::tenants::Classification;
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY};
-use crate::workloads::{PlacementState, WorkloadState};
+use crate::workloads::{PlacementState, Workload, WorkloadState};
 use crate::{CohortId, EndpointId, JobId, ProjectId};
 
 pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
@@ -20,6 +21,9 @@ pub(super) const START: Timestamp = Timestamp::UNIX_EPOCH;
 const MOST_ROUNDS: usize = 3;
 /// Zones that workers are in, in turns.
 pub(super) const ZONES: [&str; 3] = ["north", "south", "west"];
+
+/// Pools that workers are in, in turns.
+const POOLS: [&str; 3] = ["blue", "red", "green"];
 
 /// Cohorts of a world that has some.
 const COHORTS: [NodeId; 2] = [
@@ -72,9 +76,14 @@ pub(super) struct World {
     pub several_classes: bool,
     /// Whether what tenants and projects may spend is limited.
     pub budgets: bool,
+    /// Whether work and workers differ in how secret they may be.
+    pub classified: bool,
+    /// Which pools are dedicated; some are, to some, where work is classified.
+    dedicated: [bool; POOLS.len()],
     /// One planner that is told of changes, and what it was told.
     kept: Option<(Recorder, Snapshot)>,
     epoch: i64,
+    overlaps: bool,
     /// What was recorded of it.
     pub pages: Vec<Recorded>,
     ids: u128,
@@ -89,8 +98,11 @@ impl World {
             shared_tenants: false,
             several_classes: false,
             budgets: false,
+            classified: false,
+            dedicated: [false; POOLS.len()],
             kept: None,
             epoch: 0,
+            overlaps: false,
             pages: Vec::new(),
             ids: 0,
         }
@@ -110,16 +122,19 @@ impl World {
             class: class.to_owned(),
             memory_bytes,
             milli,
+            available_memory_bytes: None,
             used_memory_bytes: 0,
             used_milli: 0,
         };
         let worker = Worker {
             id,
             name: format!("node-{}", self.snapshot.workers.len()).parse().unwrap(),
-            pool: "default".parse().unwrap(),
+            pool: POOLS[self.snapshot.workers.len() / 2 % POOLS.len()].parse().unwrap(),
+            dedicated: self.dedicated[self.snapshot.workers.len() / 2 % POOLS.len()],
             zone: ZONES[self.snapshot.workers.len() % ZONES.len()].parse().unwrap(),
             address: "http://127.0.0.1:1".to_owned(),
             cordoned: false,
+            clearance: self.some_clearance(),
             live: true,
             devices: (0..devices).map(|ordinal| device(self, ordinal)).collect(),
             seen_at: self.now,
@@ -364,6 +379,7 @@ impl World {
         });
         // While a plan becomes true, the next is made.
         let overlaps = self.random.below(2) == 0;
+        self.overlaps = overlaps;
         let mut under_way = Vec::new();
         // Little is done at a time.
         for _ in 0..=MOST_ROUNDS + self.snapshot.workloads.len() + 40 {
@@ -480,6 +496,23 @@ impl World {
                     assert!(!lost || left >= wanted, "{workload:?} ended, though it answered and was needed");
                 }
             }
+            Decision::Drain { placement, why: DrainReason::Failing, .. } => {
+                let placement = &self.snapshot.placements[placement];
+                let workload = &self.snapshot.workloads[&placement.workload_id];
+                let now = self.now;
+                assert!(placement.failures >= FAILURES_BEFORE_MOVE, "{placement:?} is moved for nothing");
+                let avoided = |id| {
+                    id == placement.worker_id
+                        || workload
+                            .failed_on
+                            .iter()
+                            .any(|f| f.worker_id == id && now.since(f.at).as_secs() <= 3600)
+                };
+                let mut others = self.snapshot.workers.values().filter(|w| !avoided(w.id));
+                let taken = others.any(|w| !self.is_closed_to(w, workload));
+                // While a plan becomes true, the next goes by what it will have freed.
+                assert!(taken || self.overlaps, "{placement:?} is moved, and nowhere else is room");
+            }
             Decision::Place { workload, worker, class, holds, .. } => {
                 self.may_be_placed(*workload, *worker, class);
                 let of_class = |hold: &Hold| {
@@ -487,6 +520,12 @@ impl World {
                     found.is_some_and(|device| device.class == *class)
                 };
                 assert!(holds.iter().all(of_class), "placed on a device of another class");
+                for hold in holds {
+                    let mut devices = self.snapshot.workers[worker].devices.iter();
+                    let device = devices.find(|d| d.id == hold.device_id).unwrap();
+                    let fits = device.used_memory_bytes + hold.memory_bytes <= device.usable_memory_bytes();
+                    assert!(fits, "placed on memory of {device:?} that others use");
+                }
             }
             Decision::Wait { workload, reason, promised, .. } => {
                 let workload = &self.snapshot.workloads[workload];
@@ -541,6 +580,9 @@ impl World {
             let inside = bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == zone);
             assert!(inside, "placed in {zone}, outside of {:?}", bounds.zones);
         }
+        let secrecy = self.secrecy(asking.tenant_id);
+        assert!(worker.clearance >= secrecy, "{secrecy:?} work is placed on {worker:?}");
+        assert!(self.is_for(asking.tenant_id, worker), "{asking:?} is placed on {worker:?}");
         assert!(asking.resources.option(class).is_some(), "placed on {class}: {asking:?}");
         assert!(
             self.quota_fits(asking.tenant_id, class, &asking.resources),
@@ -558,6 +600,29 @@ impl World {
         let now = self.now;
         self.snapshot.settle_time(id, now);
         assert!(!self.snapshot.end_placement(id).is_empty(), "ended twice");
+    }
+
+    /// Whether a worker is not dedicated to others, nor the tenant to other pools.
+    fn is_for(&self, tenant: TenantId, worker: &Worker) -> bool {
+        let own: &[String] = self.snapshot.tenants.get(&tenant).map_or(&[], |bounds| &bounds.pools);
+        if own.is_empty() {
+            !worker.dedicated
+        } else {
+            own.contains(&worker.pool.to_string()) && worker.dedicated
+        }
+    }
+
+    fn secrecy(&self, tenant: TenantId) -> Classification {
+        self.snapshot.tenants.get(&tenant).map_or(Classification::Internal, |bounds| bounds.classification)
+    }
+
+    /// Of a new worker: some are cleared for less than most work, some for more.
+    fn some_clearance(&mut self) -> Classification {
+        if !self.classified {
+            return Classification::Internal;
+        }
+        let levels = [Classification::Public, Classification::Internal, Classification::Secret];
+        self.random.pick(&levels).unwrap()
     }
 
     /// What must hold at every moment.
@@ -584,6 +649,9 @@ impl World {
     pub fn check_settled(&self) {
         for placement in self.snapshot.placements.values() {
             assert!(self.snapshot.workers[&placement.worker_id].live, "{placement:?} is on a lost worker");
+            let cleared =
+                self.snapshot.workers[&placement.worker_id].clearance >= self.secrecy(placement.tenant_id);
+            assert!(cleared || placement.state == PlacementState::Draining, "{placement:?} stays");
             if !self.snapshot.workloads.contains_key(&placement.workload_id) {
                 assert_eq!(placement.state, PlacementState::Draining, "{placement:?} serves nobody");
             }
@@ -617,12 +685,13 @@ impl World {
                 .values()
                 .filter(|w| w.live && !w.cordoned)
                 .filter(|w| bounds.zones.is_empty() || bounds.zones.contains(&w.zone.to_string()))
+                .filter(|w| w.clearance >= bounds.classification && self.is_for(workload.tenant_id, w))
                 .flat_map(|w| &w.devices)
                 .find(|d| {
                     let project = self.snapshot.intents.get(&workload.owner).map(|intent| intent.project_id);
                     request.option(&d.class).is_some()
                         && self.budget_fits(workload.tenant_id, project, &d.class, request.milli)
-                        && d.memory_bytes - d.used_memory_bytes >= request.memory_bytes
+                        && d.usable_memory_bytes().saturating_sub(d.used_memory_bytes) >= request.memory_bytes
                         && d.milli - d.used_milli >= request.milli
                 });
             assert!(fitting.is_none(), "{workload:?} waits although {fitting:?} has room");
@@ -643,6 +712,15 @@ impl World {
                 self.pass(hours * 3600);
                 self.report();
             }
+        }
+        if self.classified && self.random.below(12) == 0 {
+            self.reclassify();
+        }
+        if self.classified && self.random.below(8) == 0 {
+            self.fail_somewhere();
+        }
+        if self.classified && self.random.below(8) == 0 {
+            self.use_elsewise();
         }
         match self.random.below(if self.shared_tenants { 13 } else { 11 }) {
             0 if workers.len() < 12 => {
@@ -730,6 +808,104 @@ impl World {
         }
         self.pass(1);
         self.report_unless_silent();
+    }
+
+    /// Others than our work use memory of a device, or do not any more.
+    fn use_elsewise(&mut self) {
+        let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
+        let Some(id) = self.random.pick(&workers) else { return };
+        let share = self.random.below(5);
+        for device in &mut self.snapshot.workers.get_mut(&id).unwrap().devices {
+            device.available_memory_bytes = (share < 4).then_some(device.memory_bytes / 4 * share);
+        }
+    }
+
+    /// Something fails where it is for a while.
+    fn fail_somewhere(&mut self) {
+        let starting: Vec<PlacementId> = self
+            .snapshot
+            .placements
+            .values()
+            .filter(|p| p.state == PlacementState::Assigned)
+            .map(|p| p.id)
+            .collect();
+        let Some(id) = self.random.pick(&starting) else { return };
+        self.pass(45);
+        self.report();
+        let placement = self.snapshot.placements.get_mut(&id).unwrap();
+        placement.failures += 1 + u32::try_from(self.random.below(3)).unwrap();
+        placement.failed_at = Some(self.now);
+    }
+
+    /// Whether a worker takes nothing for a workload, be it for what is free there.
+    fn is_closed_to(&self, worker: &Worker, workload: &Workload) -> bool {
+        let bounds = self.snapshot.tenants.get(&workload.tenant_id).cloned().unwrap_or_default();
+        let request = &workload.resources;
+        let elsewhere = !bounds.zones.is_empty() && !bounds.zones.contains(&worker.zone.to_string());
+        let full = worker.devices.iter().all(|d| {
+            request.option(&d.class).is_none()
+                || d.usable_memory_bytes().saturating_sub(d.used_memory_bytes) < request.memory_bytes
+                || d.milli - d.used_milli < request.milli
+        });
+        !worker.live
+            || worker.cordoned
+            || elsewhere
+            || full
+            || worker.clearance < bounds.classification
+            || !self.is_for(workload.tenant_id, worker)
+    }
+
+    /// A tenant's work becomes more or less secret, or a worker is cleared for other.
+    fn reclassify(&mut self) {
+        let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
+        let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
+        let level = self.random.pick(&Classification::ALL).unwrap();
+        if self.random.below(3) == 0 {
+            self.dedicate();
+        } else if self.random.below(2) == 0 {
+            if let Some(id) = self.random.pick(&workers) {
+                self.snapshot.workers.get_mut(&id).unwrap().clearance = level;
+            }
+        } else if let Some(owner) = self.random.pick(&owners) {
+            let tenant = self.snapshot.intents[&owner].tenant_id;
+            self.snapshot.tenants.entry(tenant).or_default().classification = level;
+        }
+    }
+
+    /// A pool is dedicated to a tenant, to one more or to one fewer, or is open again;
+    /// or a worker is put into another.
+    fn dedicate(&mut self) {
+        let at = usize::try_from(self.random.below(POOLS.len() as u64)).unwrap();
+        let pool = POOLS[at].to_owned();
+        let owners: Vec<_> = self.snapshot.intents.keys().copied().collect();
+        let workers: Vec<_> = self.snapshot.workers.keys().copied().collect();
+        match self.random.below(4) {
+            0 => {
+                if let Some(id) = self.random.pick(&workers) {
+                    self.snapshot.workers.get_mut(&id).unwrap().pool = pool.parse().unwrap();
+                }
+            }
+            1 => {
+                self.dedicated[at] = false;
+                self.snapshot.tenants.values_mut().for_each(|bounds| bounds.pools.retain(|p| *p != pool));
+            }
+            _ => {
+                self.dedicated[at] = true;
+                if let Some(owner) = self.random.pick(&owners) {
+                    let tenant = self.snapshot.intents[&owner].tenant_id;
+                    let pools = &mut self.snapshot.tenants.entry(tenant).or_default().pools;
+                    let before = pools.len();
+                    pools.retain(|p| *p != pool);
+                    if pools.len() == before {
+                        pools.push(pool);
+                    }
+                }
+            }
+        }
+        for worker in self.snapshot.workers.values_mut() {
+            let at = POOLS.iter().position(|pool| *pool == worker.pool.as_str()).unwrap();
+            worker.dedicated = self.dedicated[at];
+        }
     }
 
     fn report_unless_silent(&mut self) {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::accelerators::ResourceRequest;
 use crate::budgets::TimeBudget;
 use crate::quotas::NodeSpec;
+use crate::tenants::Classification;
 use crate::workers::{WORKER_LOST_SECS, Worker};
 use crate::workloads::{PlacementState, Workload, WorkloadOwner};
 use crate::{DeviceId, PlacementId, ProjectId, TenantId, Timestamp, VersionId, WorkerId, WorkloadId};
@@ -20,7 +21,7 @@ pub struct Snapshot {
     /// When the present leader began. Before it nobody could judge silence:
     /// workers that could not report while all was down get their time anew.
     pub leading_since: Timestamp,
-    /// What bounds the work of tenants; one that is not here is bound by nothing.
+    /// What bounds the work of tenants; one that is not here is bound as by default.
     pub tenants: BTreeMap<TenantId, TenantBounds>,
     /// The quota tree, cohorts before what is in them.
     pub quotas: Vec<NodeSpec>,
@@ -72,6 +73,12 @@ impl Snapshot {
         *self == other
     }
 
+    /// Whether a worker is cleared for a tenant's work, as far as both are known.
+    pub fn is_cleared(&self, tenant: TenantId, worker: WorkerId) -> bool {
+        let secrecy = self.tenants.get(&tenant).map_or_else(Classification::default, |t| t.classification);
+        self.workers.get(&worker).is_none_or(|worker| worker.clearance >= secrecy)
+    }
+
     /// Whether a worker has not been heard for too long.
     pub fn is_silent(&self, worker: &Worker, now: Timestamp) -> bool {
         now.since(worker.seen_at.max(self.leading_since)) > Duration::from_secs(WORKER_LOST_SECS)
@@ -86,6 +93,13 @@ pub struct TenantBounds {
     pub closed: Option<Closed>,
     /// The zones its work may be in; empty for all.
     pub zones: Vec<String>,
+    /// Pools that are dedicated to it, beside which its work may be nowhere; where
+    /// there are none, it may be on what is dedicated to nobody.
+    #[serde(default)]
+    pub pools: Vec<String>,
+    /// How secret its work is: it is placed only on workers cleared for that.
+    #[serde(default)]
+    pub classification: Classification,
 }
 
 /// Why nothing of a tenant is placed. What is placed already stays.
@@ -171,6 +185,12 @@ pub struct LivePlacement {
     pub state: PlacementState,
     /// Since when.
     pub since: Timestamp,
+    /// How often in a row it failed there.
+    #[serde(default)]
+    pub failures: u32,
+    /// When it did so last.
+    #[serde(default)]
+    pub failed_at: Option<Timestamp>,
     /// What it holds.
     pub holds: Vec<Hold>,
 }

@@ -135,8 +135,7 @@ impl Planner {
         }
         let anybody = !self.facts.workers.is_empty();
         let slots = self.devices.of_class(&self.facts, class);
-        let zones = &state.kind.ask.zones;
-        let reason = reasons::of_devices(anybody, &slots, &state.kind.request(option), zones);
+        let reason = reasons::of_devices(anybody, &slots, &state.kind.request(option), &state.kind.ask);
         let other = state.reasons[option].as_ref().is_none_or(|judged| judged.reason != reason);
         self.kinds[kind as usize].reasons[option] = Some(Judged { reason, revision, at: now });
         other

@@ -97,9 +97,8 @@ impl Admissions {
     /// and of which its budgets have enough; if there is one.
     pub(super) fn preferred<'a>(&self, shape: &'a Shape) -> Option<&'a [(KeyIx, Amount)]> {
         let takers = self.takers.get(&shape.kind).copied().unwrap_or(u16::MAX);
-        let open = |option: &usize| {
-            takers & (1 << option) != 0 && self.short_of_budget(shape, *option).is_none()
-        };
+        let open =
+            |option: &usize| takers & (1 << option) != 0 && self.short_of_budget(shape, *option).is_none();
         (0..shape.options.len()).find(open).map(|option| &shape.options[option][..])
     }
 

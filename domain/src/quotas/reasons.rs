@@ -29,6 +29,8 @@ pub enum Level {
     Memory,
     /// No zone that it may be in has room.
     Zone,
+    /// What it may be on is dedicated to others, or none is in its tenant's pools.
+    Pool,
     /// No worker is cleared for it.
     Classification,
     /// Its model version is not approved.
@@ -49,6 +51,7 @@ impl Level {
             Self::Devices => "devices",
             Self::Memory => "memory",
             Self::Zone => "zone",
+            Self::Pool => "pool",
             Self::Classification => "classification",
             Self::ModelNotApproved => "model_not_approved",
             Self::Budget => "budget",
@@ -68,6 +71,7 @@ impl std::str::FromStr for Level {
             Self::Devices,
             Self::Memory,
             Self::Zone,
+            Self::Pool,
             Self::Classification,
             Self::ModelNotApproved,
             Self::Budget,

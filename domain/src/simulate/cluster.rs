@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accelerators::WHOLE_MILLI;
 use crate::quotas::{Policies, QuotaLine};
-use crate::tenants::Slug;
+use crate::tenants::{Classification, Slug};
 use crate::workers::DRAIN_LIMIT_SECS;
 
 /// A fleet and its quota tree.
@@ -24,6 +24,9 @@ pub struct ClusterSpec {
     /// Cohorts of the quota tree, in any order.
     #[serde(default)]
     pub cohorts: Vec<CohortSpec>,
+    /// Pools of workers that are dedicated to tenants.
+    #[serde(default)]
+    pub pools: Vec<PoolSpec>,
     /// Tenants. Where none is listed, those of the trace are bound by devices alone.
     #[serde(default)]
     pub tenants: Vec<TenantSpec>,
@@ -36,6 +39,7 @@ impl Default for ClusterSpec {
             drain_secs: drain_secs(),
             workers: Vec::new(),
             cohorts: Vec::new(),
+            pools: Vec::new(),
             tenants: Vec::new(),
         }
     }
@@ -67,12 +71,25 @@ pub struct WorkersSpec {
     /// Pool they belong to.
     #[serde(default = "default_place")]
     pub pool: Slug,
+    /// How secret the work may be that is placed on them.
+    #[serde(default)]
+    pub clearance: Classification,
     /// Take nothing.
     #[serde(default)]
     pub cordoned: bool,
     /// When they join.
     #[serde(default)]
     pub at_secs: u64,
+}
+
+/// A pool that is dedicated to tenants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolSpec {
+    /// The name that its workers have as theirs.
+    pub name: Slug,
+    /// To whom.
+    pub tenants: Vec<Slug>,
 }
 
 /// A cohort.
@@ -113,6 +130,9 @@ pub struct TenantSpec {
     /// Where its work may be; empty for all.
     #[serde(default)]
     pub zones: Vec<Slug>,
+    /// How secret its work is.
+    #[serde(default)]
+    pub classification: Classification,
     /// Limits of its projects.
     #[serde(default)]
     pub projects: Vec<ProjectSpec>,

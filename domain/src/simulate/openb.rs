@@ -4,7 +4,7 @@
 use super::csv::{self, CsvError};
 use super::{Job, MAX_SECS, MAX_WORK, MAX_WORKERS, Machine, SECOND};
 use crate::accelerators::{CPU_CLASS, DeviceReport, ResourceRequest, WHOLE_MILLI};
-use crate::tenants::Slug;
+use crate::tenants::{Classification, Slug};
 use crate::workers::MAX_DEVICES;
 use crate::workloads::JOB_PRIORITY;
 
@@ -153,6 +153,8 @@ pub fn machines(nodes: &[Node], pods: &[Pod]) -> Vec<Machine> {
             name: slug(&node.name),
             zone: slug(PLACE),
             pool: slug(PLACE),
+            dedicated: false,
+            clearance: Classification::default(),
             cordoned: false,
             at_us: 0,
             devices: (1..=all).map(accelerator).chain([cpu]).collect(),

@@ -408,6 +408,7 @@ impl<'a> Simulation<'a> {
             class: device.class.clone(),
             memory_bytes: device.memory_bytes,
             milli: device.milli,
+            available_memory_bytes: None,
             used_memory_bytes: 0,
             used_milli: 0,
         });
@@ -415,8 +416,10 @@ impl<'a> Simulation<'a> {
             id: worker_id,
             name: machine.name.clone(),
             pool: machine.pool.clone(),
+            dedicated: machine.dedicated,
             zone: machine.zone.clone(),
             address: String::new(),
+            clearance: machine.clearance,
             cordoned: machine.cordoned,
             live: true,
             devices: devices.collect(),

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::cluster::{ClusterSpec, CohortSpec, PickSpec, TenantSpec, WhatIfSpec, WorkersSpec};
+use super::cluster::{ClusterSpec, CohortSpec, PickSpec, PoolSpec, TenantSpec, WhatIfSpec, WorkersSpec};
 use super::{Job, MAX_SECS, MAX_TENANTS, MAX_WORKERS, Micros, SECOND};
 use crate::accelerators::{DeviceReport, ResourceRequest};
 use crate::planner::TenantBounds;
 use crate::quotas::{
     Key, LinesError, MAX_WEIGHT_MILLI, NodeId, NodeSpec, Quota, QuotaLine, Tree, TreeError, quotas,
 };
-use crate::tenants::Slug;
+use crate::tenants::{Classification, Slug};
 use crate::workers::MAX_DEVICES;
 use crate::{CohortId, ProjectId, TenantId};
 
@@ -26,6 +26,10 @@ pub struct Machine {
     pub zone: Slug,
     /// Pool it belongs to.
     pub pool: Slug,
+    /// Whether that is dedicated to tenants.
+    pub dedicated: bool,
+    /// How secret the work may be that is placed on it.
+    pub clearance: Classification,
     /// Takes nothing.
     pub cordoned: bool,
     /// When it joins, in microseconds.
@@ -157,7 +161,8 @@ impl Scenario {
         };
         let cohorts = merged(&cluster.cohorts, &change.cohorts, |cohort| &cohort.name);
         let tenants = merged(&cluster.tenants, &change.tenants, |tenant| &tenant.name);
-        new.know(&tenants, jobs)?;
+        new.know(&tenants, &cluster.pools, jobs)?;
+        new.dedicate(&cluster.pools)?;
         let after = new.tree(&cohorts, &tenants)?;
         let changes_later = change.quotas_at_secs > 0;
         if changes_later {
@@ -200,12 +205,40 @@ impl Scenario {
         self.machines.len()
     }
 
+    /// Keeps the workers of pools for whom they are dedicated to.
+    fn dedicate(&mut self, pools: &[PoolSpec]) -> Result<(), ScenarioError> {
+        let mut names = BTreeSet::new();
+        for pool in pools {
+            let whose = || format!("pool {}", pool.name);
+            if !names.insert(&pool.name) {
+                return Err(ScenarioError::Twice(whose()));
+            }
+            let known = |name: &&Slug| self.tenants.iter().any(|tenant| tenant.name == **name);
+            if let Some(unknown) = pool.tenants.iter().find(|name| !known(name)) {
+                return Err(ScenarioError::Unknown(whose(), format!("the tenant {unknown}")));
+            }
+        }
+        for machine in &mut self.machines {
+            machine.dedicated = names.contains(&machine.pool);
+        }
+        Ok(())
+    }
+
     /// Learns of tenants and their projects.
-    fn know(&mut self, tenants: &[TenantSpec], jobs: &[Job]) -> Result<(), ScenarioError> {
+    fn know(
+        &mut self,
+        tenants: &[TenantSpec],
+        pools: &[PoolSpec],
+        jobs: &[Job],
+    ) -> Result<(), ScenarioError> {
         let mut ids = BTreeMap::new();
         for spec in tenants {
-            let bounds =
-                TenantBounds { closed: None, zones: spec.zones.iter().map(ToString::to_string).collect() };
+            let bounds = TenantBounds {
+                closed: None,
+                zones: spec.zones.iter().map(ToString::to_string).collect(),
+                pools: dedicated(pools, &spec.name),
+                classification: spec.classification,
+            };
             let weight_milli = weight(&format!("tenant {}", spec.name), spec.weight_milli)?;
             let id = self.tenant(&mut ids, &spec.name, weight_milli, bounds, spec.quotas.is_some());
             let Some(id) = id else { return Err(ScenarioError::Twice(format!("tenant {}", spec.name))) };
@@ -220,7 +253,8 @@ impl Scenario {
                 if !tenants.is_empty() {
                     return Err(ScenarioError::Tenant { line: job.line, tenant: job.tenant.clone() });
                 }
-                self.tenant(&mut ids, &job.tenant, 1000, TenantBounds::default(), false);
+                let bounds = TenantBounds { pools: dedicated(pools, &job.tenant), ..TenantBounds::default() };
+                self.tenant(&mut ids, &job.tenant, 1000, bounds, false);
             }
             if let Some(project) = &job.project {
                 self.project(ids[&job.tenant], project);
@@ -355,6 +389,11 @@ impl Scenario {
     }
 }
 
+/// The pools that are dedicated to a tenant.
+fn dedicated(pools: &[PoolSpec], tenant: &Slug) -> Vec<String> {
+    pools.iter().filter(|pool| pool.tenants.contains(tenant)).map(|pool| pool.name.to_string()).collect()
+}
+
 /// Adds the workers of a group.
 fn add(group: &WorkersSpec, machines: &mut Vec<Machine>) -> Result<(), ScenarioError> {
     let whose = || format!("workers {}", group.name);
@@ -387,6 +426,8 @@ fn add(group: &WorkersSpec, machines: &mut Vec<Machine>) -> Result<(), ScenarioE
             name,
             zone: group.zone.clone(),
             pool: group.pool.clone(),
+            dedicated: false,
+            clearance: group.clearance,
             cordoned: group.cordoned,
             at_us,
             devices: (0..group.devices).map(device).collect(),

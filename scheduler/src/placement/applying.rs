@@ -154,8 +154,8 @@ fn tell(snapshot: &Snapshot, decision: &Decision) {
         Decision::EndWorkload { workload, .. } => {
             info!(workload.id = %workload, "Ended workload {workload}");
         }
-        Decision::Drain { placement, .. } => {
-            info!(placement.id = %placement, "Draining placement {placement}");
+        Decision::Drain { placement, why, .. } => {
+            info!(placement.id = %placement, "Draining placement {placement}: {}", why.as_str());
         }
         Decision::Evict { placement, preemptor, rule, .. } => {
             info!(placement.id = %placement, "Evicting placement {placement} for workload {preemptor}: {}", rule.as_str());

@@ -27,7 +27,7 @@ pub async fn join(
     let id = query_scalar!(
         "INSERT INTO workers (id, name, pool, zone, address, credential_hash, seen_at, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
-         ON CONFLICT (name) DO UPDATE SET pool = EXCLUDED.pool, zone = EXCLUDED.zone, address = EXCLUDED.address,
+         ON CONFLICT (name) DO UPDATE SET pool = COALESCE(workers.assigned_pool, EXCLUDED.pool), zone = EXCLUDED.zone, address = EXCLUDED.address,
              credential_hash = EXCLUDED.credential_hash, live = true,
              seen_at = GREATEST(workers.seen_at, EXCLUDED.seen_at)
          RETURNING id",

@@ -1,13 +1,14 @@
 //! What a worker says of itself and of what it holds.
 
+use domain::accelerators::settled;
 use domain::outbox::Topic;
-use domain::workers::{MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport};
+use domain::workers::{DeviceMemory, MAX_REPORTED_PLACEMENTS, ObservedState, PlacementReport};
 use domain::{PlacementId, Timestamp, WorkerId};
 use sqlx::query;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::mark_seen;
+use super::{mark_seen, read_devices};
 use crate::workloads::end_placements;
 use crate::{StoreError, SystemTx, Tx, outbox};
 
@@ -21,6 +22,7 @@ pub async fn report(
     tx: &mut SystemTx,
     worker: WorkerId,
     placements: &[PlacementReport],
+    devices: &[DeviceMemory],
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     if placements.len() > MAX_REPORTED_PLACEMENTS {
@@ -28,8 +30,9 @@ pub async fn report(
     }
     let was_live = mark_seen(tx, worker, now).await?;
     let mut changed = !was_live;
-    changed |= observe(tx, worker, placements).await?;
+    changed |= observe(tx, worker, placements, now).await?;
     changed |= unmentioned(tx, worker, placements).await?;
+    changed |= believe(tx, worker, devices).await?;
     measure(tx, worker, placements, now).await?;
     let ended = drained(tx, worker, placements).await?;
     if !ended.is_empty() {
@@ -47,37 +50,80 @@ async fn observe(
     tx: &mut SystemTx,
     worker: WorkerId,
     placements: &[PlacementReport],
+    now: Timestamp,
 ) -> Result<bool, StoreError> {
     let mut rows = Rows::default();
     for report in placements {
         rows.ids.push(report.placement_id.0);
         rows.generations.push(report.generation);
         rows.states.push(if report.state == ObservedState::Ready { "ready" } else { "assigned" }.to_owned());
+        rows.failures.push(i32::try_from(report.failures).unwrap_or(i32::MAX));
         rows.details.push(report.detail.as_deref().map_or_else(String::new, tidy));
     }
     // A draining placement stays so, whatever is said of it, until it ends.
     let changed = query!(
         r#"WITH reported AS (
-             SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[]) AS r (id, generation, state, detail)
+             SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::integer[])
+                 AS r (id, generation, state, detail, failures)
            ), before AS (
-             SELECT p.id, p.state, CASE WHEN p.state = 'draining' THEN p.state ELSE r.state END AS next,
-                    NULLIF(r.detail, '') AS detail
+             SELECT p.id, p.state, p.failures AS failed_before, CASE WHEN p.state = 'draining' THEN p.state ELSE r.state END AS next,
+                    NULLIF(r.detail, '') AS detail,
+                    -- What is over is remembered: that it answers now may not last.
+                    CASE WHEN r.failures > 0 THEN r.failures ELSE p.failures END AS failures,
+                    CASE WHEN r.failures > 0 AND r.failures <> p.failures THEN $7 ELSE p.failed_at END AS failed_at
              FROM placements p JOIN reported r ON r.id = p.id AND r.generation = p.generation
              WHERE p.worker_id = $1 AND p.ended_at IS NULL
              FOR UPDATE OF p
            )
-           UPDATE placements p SET state = before.next, detail = before.detail
-           FROM before WHERE p.id = before.id AND (p.state, p.detail) IS DISTINCT FROM (before.next, before.detail)
-           RETURNING before.state <> before.next AS "moved!""#,
+           UPDATE placements p SET state = before.next, detail = before.detail, failures = before.failures,
+               failed_at = before.failed_at
+           FROM before WHERE p.id = before.id AND (p.state, p.detail, p.failures, p.failed_at)
+               IS DISTINCT FROM (before.next, before.detail, before.failures, before.failed_at)
+           RETURNING before.state <> before.next OR before.failures <> before.failed_before AS "moved!""#,
         worker.0,
         &rows.ids,
         &rows.generations,
         &rows.states,
         &rows.details,
+        &rows.failures,
+        OffsetDateTime::from(now),
     )
     .fetch_all(tx.conn())
     .await?;
     Ok(changed.iter().any(|row| row.moved))
+}
+
+/// Keeps what was measured of devices, where that is other than was known.
+async fn believe(tx: &mut SystemTx, worker: WorkerId, measured: &[DeviceMemory]) -> Result<bool, StoreError> {
+    if measured.is_empty() {
+        return Ok(false);
+    }
+    let (mut ids, mut available) = (Vec::new(), Vec::new());
+    for device in read_devices(tx, &[worker.0]).await? {
+        let Some(report) = measured.iter().find(|report| report.ordinal == device.ordinal) else { continue };
+        let known = device.available_memory_bytes;
+        let settled = settled(device.memory_bytes, known, report.available_bytes);
+        if settled != known {
+            ids.push(device.id.0);
+            available.push(settled.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)));
+        }
+    }
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    // In the order in which whoever places locks them.
+    query!("SELECT id FROM devices WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE", &ids)
+        .fetch_all(tx.conn())
+        .await?;
+    query!(
+        "UPDATE devices d SET available_memory_bytes = r.available
+         FROM unnest($1::uuid[], $2::bigint[]) AS r (id, available) WHERE d.id = r.id",
+        &ids,
+        &available as &[Option<i64>],
+    )
+    .execute(tx.conn())
+    .await?;
+    Ok(true)
 }
 
 /// Keeps how busy replicas are, of endpoints that follow it.
@@ -133,6 +179,7 @@ struct Rows {
     generations: Vec<i64>,
     states: Vec<String>,
     details: Vec<String>,
+    failures: Vec<i32>,
 }
 
 /// What the worker does not mention it does not have.

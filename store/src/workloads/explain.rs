@@ -34,6 +34,8 @@ struct Row {
     promised_at: Option<OffsetDateTime>,
     promised_class: Option<String>,
     created_at: OffsetDateTime,
+    failed_workers: Vec<Uuid>,
+    failed_times: Vec<OffsetDateTime>,
     project_id: Uuid,
 }
 
@@ -59,6 +61,7 @@ impl TryFrom<Row> for Workload {
             queued_at: row.queued_at.into(),
             promised_at: row.promised_at.map(Into::into),
             promised_class: row.promised_class,
+            failed_on: snapshot::failures(&row.failed_workers, &row.failed_times),
             created_at: row.created_at.into(),
         })
     }
@@ -78,6 +81,10 @@ async fn select(
         r#"SELECT w.id, w.tenant_id, w.endpoint_id, w.job_id, w.version_id, w.class, w.alternatives, w.memory_bytes,
                   w.milli, w.priority, w.state, w.generation, w.reason, w.level, w.plan, w.queued_at, w.promised_at,
                   w.promised_class, w.created_at,
+                ARRAY(SELECT p.worker_id FROM placements p WHERE p.workload_id = w.id AND p.failures > 0 AND p.state = 'ended'
+                      GROUP BY p.worker_id ORDER BY max(p.failed_at) DESC, p.worker_id DESC LIMIT 64) AS "failed_workers!",
+                ARRAY(SELECT max(p.failed_at) FROM placements p WHERE p.workload_id = w.id AND p.failures > 0 AND p.state = 'ended'
+                      GROUP BY p.worker_id ORDER BY max(p.failed_at) DESC, p.worker_id DESC LIMIT 64) AS "failed_times!",
                   COALESCE(e.project_id, j.project_id) AS "project_id!"
            FROM workloads w
            LEFT JOIN endpoints e ON e.tenant_id = w.tenant_id AND e.id = w.endpoint_id
@@ -132,7 +139,7 @@ pub async fn explain(
     .fetch_one(tx.conn())
     .await?;
     let placed = query!(
-        r#"SELECT p.id, p.worker_id, w.name AS worker, p.state, p.created_at,
+        r#"SELECT p.id, p.worker_id, w.name AS worker, p.state, p.created_at, p.failures, p.failed_at, p.detail,
                   COALESCE(p.class, $3) AS "class!", p.passed_over AS "passed_over: Json<Vec<PassedOver>>",
                   p.considered AS "considered: Json<Considered>", p.cost AS "cost: Json<Cost>", p.plan, p.inputs,
                   ARRAY(SELECT d.device_id FROM placement_devices d WHERE d.placement_id = p.id ORDER BY 1) AS "devices!"
@@ -167,6 +174,9 @@ pub async fn explain(
                 devices: row.devices.into_iter().map(DeviceId).collect(),
                 state: row.state.parse().map_err(|_| corrupt("state"))?,
                 since: row.created_at.into(),
+                failures: row.failures.unsigned_abs(),
+                failed_at: row.failed_at.map(Into::into),
+                detail: row.detail,
                 class: row.class,
                 passed_over: row.passed_over.0,
                 considered: row.considered.map_or_else(Considered::default, |Json(considered)| considered),

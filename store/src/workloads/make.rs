@@ -2,7 +2,7 @@
 //! a statement or two for each table, however many. All of them become true or
 //! none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use domain::audit::AuditEvent;
 use domain::outbox::Topic;
@@ -177,8 +177,10 @@ pub(super) async fn drain(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let (mut placements, mut generations) = (Vec::new(), Vec::new());
+    let mut reasons = HashMap::new();
     for decision in decisions {
-        if let Decision::Drain { placement, generation } = decision {
+        if let Decision::Drain { placement, generation, why } = decision {
+            reasons.insert(placement.0, why.as_str());
             placements.push(placement.0);
             generations.push(*generation);
         }
@@ -199,8 +201,10 @@ pub(super) async fn drain(
         let object = format!("placement:{}", row.id);
         let tenant = Some(row.tenant_id.into());
         let event = audit::allowed(tenant, now, actor(epoch), "drain_placement", object);
-        let detail =
-            json!({ "workload": row.workload_id, "worker": row.worker_id, "generation": row.generation });
+        let detail = json!({
+            "workload": row.workload_id, "worker": row.worker_id, "generation": row.generation,
+            "why": reasons.get(&row.id),
+        });
         events.push(AuditEvent { detail, ..event });
     }
     audit::record_all(tx, &events).await?;

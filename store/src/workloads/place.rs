@@ -82,11 +82,20 @@ pub(super) async fn place(
     .fetch_all(tx.conn())
     .await?;
     all(open.len(), distinct.len(), "a worker takes nothing new")?;
+    let owners: Vec<Uuid> = tenants.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    query_scalar!("SELECT id FROM tenants WHERE id = ANY($1) ORDER BY id FOR SHARE", &owners)
+        .fetch_all(tx.conn())
+        .await?;
+    // What they are is read now that it stays so.
     let welcome = query_scalar!(
         "SELECT t.id FROM unnest($1::uuid[], $2::uuid[]) AS d (tenant, worker)
          JOIN tenants t ON t.id = d.tenant JOIN workers w ON w.id = d.worker
          WHERE t.status = 'active' AND (t.zones = '{}' OR w.zone = ANY(t.zones))
-         FOR SHARE OF t",
+           AND array_position('{public,internal,confidential,secret}', w.clearance)
+               >= array_position('{public,internal,confidential,secret}', t.classification)
+           AND CASE WHEN EXISTS (SELECT FROM pool_tenants m WHERE m.tenant_id = t.id)
+               THEN EXISTS (SELECT FROM pool_tenants m WHERE m.tenant_id = t.id AND m.pool = w.pool)
+               ELSE NOT EXISTS (SELECT FROM pools p WHERE p.name = w.pool) END",
         &tenants,
         &workers,
     )

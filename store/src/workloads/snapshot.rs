@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::accelerators::ResourceRequest;
 use domain::planner::{Closed, Hold, Intent, LivePlacement, ShareLimits, Snapshot, TenantBounds, shares};
 use domain::quotas::NodeSpec;
-use domain::workloads::{Workload, WorkloadOwner};
+use domain::workloads::{Failure, Workload, WorkloadOwner};
 use domain::{EndpointId, JobId, PlacementId, ProjectId, TenantId, Timestamp, VersionId, WorkerId};
 use sqlx::query;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::feed::{Ids, Moment};
@@ -69,21 +70,25 @@ pub(super) async fn tenants(
     ids: &[Uuid],
 ) -> Result<BTreeMap<TenantId, TenantBounds>, StoreError> {
     let rows = query!(
-        "SELECT id, status, zones FROM tenants
-         WHERE id = ANY($1) AND (status IN ('suspended', 'deleting') OR (status = 'active' AND zones <> '{}'))",
+        r#"SELECT id, status, zones, classification, pools AS "pools!" FROM tenants
+           CROSS JOIN LATERAL (SELECT ARRAY(SELECT pool FROM pool_tenants m WHERE m.tenant_id = tenants.id ORDER BY pool)) p (pools)
+         WHERE id = ANY($1) AND (status IN ('suspended', 'deleting')
+             OR (status = 'active' AND (zones <> '{}' OR pools <> '{}' OR classification <> 'internal')))"#,
         ids,
     )
     .fetch_all(tx.conn())
     .await?;
     let bounds = rows.into_iter().map(|row| {
+        let corrupt = |_| StoreError::corrupt("tenants", "classification", row.id);
+        let classification = row.classification.parse().map_err(corrupt)?;
         let closed = match row.status.as_str() {
             "suspended" => Some(Closed::Suspended),
             "deleting" => Some(Closed::Deleting),
             _ => None,
         };
-        (TenantId(row.id), TenantBounds { closed, zones: row.zones })
+        Ok((TenantId(row.id), TenantBounds { closed, zones: row.zones, pools: row.pools, classification }))
     });
-    Ok(bounds.collect())
+    bounds.collect()
 }
 
 type Intents = BTreeMap<WorkloadOwner, Intent>;
@@ -165,9 +170,13 @@ pub(super) async fn jobs(
 
 pub(super) async fn workloads(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Workload>, StoreError> {
     let rows = query!(
-        "SELECT id, tenant_id, endpoint_id, job_id, version_id, class, alternatives, memory_bytes, milli, priority, state,
-                generation, reason, queued_at, promised_at, promised_class, created_at
-         FROM workloads WHERE id = ANY($1) AND NOT ended",
+        r#"SELECT id, tenant_id, endpoint_id, job_id, version_id, class, alternatives, memory_bytes, milli, priority, state,
+                generation, reason, queued_at, promised_at, promised_class, created_at,
+                ARRAY(SELECT p.worker_id FROM placements p WHERE p.workload_id = w.id AND p.failures > 0 AND p.state = 'ended'
+                      GROUP BY p.worker_id ORDER BY max(p.failed_at) DESC, p.worker_id DESC LIMIT 64) AS "failed_workers!",
+                ARRAY(SELECT max(p.failed_at) FROM placements p WHERE p.workload_id = w.id AND p.failures > 0 AND p.state = 'ended'
+                      GROUP BY p.worker_id ORDER BY max(p.failed_at) DESC, p.worker_id DESC LIMIT 64) AS "failed_times!"
+           FROM workloads w WHERE id = ANY($1) AND NOT ended"#,
         ids,
     )
     .fetch_all(tx.conn())
@@ -193,6 +202,7 @@ pub(super) async fn workloads(tx: &mut SystemTx, ids: &[Uuid]) -> Result<Vec<Wor
                 queued_at: row.queued_at.into(),
                 promised_at: row.promised_at.map(Timestamp::from),
                 promised_class: row.promised_class,
+                failed_on: failures(&row.failed_workers, &row.failed_times),
                 created_at: row.created_at.into(),
             })
         })
@@ -204,7 +214,8 @@ pub(super) async fn placements(
     ids: &[Uuid],
 ) -> Result<BTreeMap<PlacementId, LivePlacement>, StoreError> {
     let rows = query!(
-        r#"SELECT p.id, p.tenant_id, p.workload_id, p.generation, p.worker_id, p.state, p.created_at, w.endpoint_id,
+        r#"SELECT p.id, p.tenant_id, p.workload_id, p.generation, p.worker_id, p.state, p.created_at, p.failures, p.failed_at,
+                  w.endpoint_id,
                   w.job_id, w.version_id, w.class, w.alternatives, w.memory_bytes, w.milli, w.priority,
                   COALESCE(p.class, w.class) AS "placed_class!",
                   COALESCE(e.project_id, j.project_id) AS "project_id!"
@@ -236,6 +247,11 @@ pub(super) async fn placements(
                 class: row.placed_class,
                 priority: row.priority,
                 since: row.created_at.into(),
+                failures: row
+                    .failures
+                    .try_into()
+                    .map_err(|_| StoreError::corrupt("placements", "failures", row.id))?,
+                failed_at: row.failed_at.map(Timestamp::from),
                 version_id: row.version_id.into(),
                 generation: row.generation,
                 worker_id: WorkerId(row.worker_id),
@@ -263,6 +279,15 @@ pub(super) async fn placements(
         }
     }
     Ok(placements)
+}
+
+/// Where a workload failed and when, by worker.
+pub(super) fn failures(workers: &[Uuid], times: &[OffsetDateTime]) -> Vec<Failure> {
+    let of =
+        |(worker, at): (&Uuid, &OffsetDateTime)| Failure { worker_id: WorkerId(*worker), at: (*at).into() };
+    let mut failures: Vec<Failure> = workers.iter().zip(times).map(of).collect();
+    failures.sort_by_key(|failure| failure.worker_id);
+    failures
 }
 
 pub(super) fn resources(

@@ -63,7 +63,7 @@ async fn answer(
 
 /// Whether what the route names is for all who may see the catalogue.
 fn is_of_the_platform(operation: &Operation) -> bool {
-    ["{worker}", "{plan}", "{deletion}", "{cohort}"]
+    ["{worker}", "{plan}", "{deletion}", "{cohort}", "{pool}", "{class}"]
         .iter()
         .any(|parameter| operation.route.contains(parameter))
 }

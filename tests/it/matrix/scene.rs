@@ -139,6 +139,8 @@ impl Scene {
             self.platform.system.set(&sql).await;
         }
         self.admin(Method::PUT, "/api/v1/cohorts/all", json!({})).await;
+        self.admin(Method::PUT, "/api/v1/pools/spare", json!({"tenants": []})).await;
+        self.admin(Method::PUT, "/api/v1/accelerator-classes/spare", json!({"description": "spare"})).await;
         self.give_quotas().await;
         self.give_budgets().await;
         let workload = Uuid::now_v7();
@@ -169,6 +171,8 @@ impl Scene {
             ("session", session.to_string()),
             ("deletion", deleted.to_string()),
             ("cohort", "all".to_owned()),
+            ("pool", "spare".to_owned()),
+            ("class", "spare".to_owned()),
             ("workload", workload.to_string()),
         ] {
             self.objects.insert(parameter, value);
@@ -345,10 +349,15 @@ impl Scene {
         let mut seen = BTreeMap::new();
         for route in routes {
             let path = self.path(route, true);
-            let platform_only =
-                ["/api/v1/workers", "/api/v1/plans", "/api/v1/tenant-deletions", "/api/v1/cohorts"]
-                    .iter()
-                    .any(|p| route.starts_with(p));
+            let platform_only = [
+                "/api/v1/workers",
+                "/api/v1/plans",
+                "/api/v1/tenant-deletions",
+                "/api/v1/cohorts",
+                "/api/v1/pools",
+            ]
+            .iter()
+            .any(|p| route.starts_with(p));
             let token = if platform_only { &self.platform.admin } else { &self.observer };
             let url = format!("{}{path}", self.platform.url);
             let (status, mut body) =

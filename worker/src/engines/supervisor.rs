@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::models::DEFAULT_KV_BYTES;
-use domain::workers::{DesiredVersion, RESTARTED_IN};
+use domain::workers::{DesiredVersion, HEALTHY_AFTER_SECS, RESTARTED_IN};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -20,7 +20,7 @@ use crate::link::chain;
 const RESTART_LEAST: Duration = Duration::from_millis(250);
 const RESTART_MOST: Duration = Duration::from_secs(30);
 /// An engine that lived this long starts again at once when it dies.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+const HEALTHY_AFTER: Duration = Duration::from_secs(HEALTHY_AFTER_SECS);
 /// How long an engine may take until it is ready, whatever its model.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// And a second more for so many bytes of model: a slow disk.

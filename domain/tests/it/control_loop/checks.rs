@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::planner::{Decision, PlanId, Replay, Snapshot, plan};
 use domain::quotas::NodeId;
+use domain::tenants::Classification;
 use domain::workloads::{PlacementState, WorkloadState};
 use domain::{PlacementId, WorkloadId};
 
@@ -95,6 +96,11 @@ impl World {
             assert!(self.seen.generations.insert(generation), "a generation was placed twice: {placement:?}");
             let worker = &facts.workers[&placement.worker_id];
             assert!(worker.live && !worker.cordoned, "{placement:?} is on a worker that takes nothing");
+            let secrecy = facts
+                .tenants
+                .get(&placement.tenant_id)
+                .map_or(Classification::Internal, |b| b.classification);
+            assert!(worker.clearance >= secrecy, "{placement:?} is on a worker that is not cleared for it");
             if let Some(bounds) = facts.tenants.get(&placement.tenant_id) {
                 assert!(bounds.closed.is_none(), "{placement:?} is of a tenant that begins nothing");
                 let zone = worker.zone.as_str();
@@ -198,7 +204,9 @@ impl World {
                 continue;
             }
             let open = snapshot.workers.values().filter(|w| {
-                !w.cordoned && (bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == w.zone.as_str()))
+                !w.cordoned
+                    && w.clearance >= bounds.classification
+                    && (bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == w.zone.as_str()))
             });
             let request = &workload.resources;
             let room = open.flat_map(|w| &w.devices).find(|d| {

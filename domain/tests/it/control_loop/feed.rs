@@ -111,10 +111,17 @@ pub fn differences(before: &Snapshot, after: &Snapshot) -> BTreeSet<Noted> {
     noted.extend(other(&before.intents, &after.intents, Clone::clone).map(Noted::Owner));
     let workload = |w: &domain::workloads::Workload| (w.state, w.generation, w.priority, w.queued_at);
     noted.extend(other(&before.workloads, &after.workloads, workload).map(Noted::Workload));
-    noted.extend(other(&before.placements, &after.placements, |p| p.state).map(Noted::Placement));
+    noted.extend(
+        other(&before.placements, &after.placements, |p| (p.state, p.failures, p.failed_at))
+            .map(Noted::Placement),
+    );
     let worker = |w: &domain::workers::Worker| {
-        let devices = w.devices.iter().map(|d| (d.id, d.memory_bytes, d.milli)).collect::<Vec<_>>();
-        (w.zone.clone(), w.cordoned, w.live, w.revision, devices)
+        let devices = w
+            .devices
+            .iter()
+            .map(|d| (d.id, d.memory_bytes, d.milli, d.available_memory_bytes))
+            .collect::<Vec<_>>();
+        (w.zone.clone(), w.cordoned, w.clearance, w.live, w.revision, devices)
     };
     noted.extend(other(&before.workers, &after.workers, worker).map(Noted::Worker));
     noted

@@ -4,6 +4,7 @@
 use domain::accelerators::ResourceRequest;
 use domain::planner::{Closed, Intent, TenantBounds};
 use domain::quotas::{NodeId, NodeSpec, Quota, Reclaim, Strategy, WithinTenant};
+use domain::tenants::Classification;
 use domain::workloads::{ENDPOINT_PRIORITY, JOB_PRIORITY, WorkloadOwner};
 use domain::{CohortId, EndpointId, JobId, ProjectId, TenantId, VersionId, WorkerId};
 use uuid::Uuid;
@@ -34,6 +35,7 @@ pub enum Wish {
     /// An endpoint is deleted, or a job is over.
     End(WorkloadOwner),
     Cordon(WorkerId, bool),
+    Clear(WorkerId, Classification),
     Bound(TenantId, TenantBounds),
     Quota(Box<NodeSpec>),
 }
@@ -62,6 +64,11 @@ impl Database {
             Wish::Cordon(worker, cordoned) => {
                 let worker = self.facts.workers.get_mut(&worker).expect("workers stay");
                 worker.cordoned = cordoned;
+                worker.revision += 1;
+            }
+            Wish::Clear(worker, clearance) => {
+                let worker = self.facts.workers.get_mut(&worker).expect("workers stay");
+                worker.clearance = clearance;
                 worker.revision += 1;
             }
             Wish::Bound(tenant, bounds) => {
@@ -102,7 +109,7 @@ impl World {
         let owners: Vec<WorkloadOwner> = self.db.facts.intents.keys().copied().collect();
         let workers: Vec<WorkerId> = self.db.facts.workers.keys().copied().collect();
         let tenant = self.random.pick(&TENANTS)?;
-        Some(match self.random.below(12) {
+        Some(match self.random.below(14) {
             0..=3 if owners.len() < MOST_OWNERS => self.some_owner(tenant),
             0..=5 => match self.random.pick(&owners)? {
                 owner @ WorkloadOwner::Endpoint(_) => Wish::Scale(owner, self.random.few(1, 4)),
@@ -113,11 +120,16 @@ impl World {
             7 => Wish::Cordon(self.random.pick(&workers)?, self.random.once_in(2)),
             8 => {
                 let closed = self.random.once_in(2).then_some(Closed::Suspended);
-                Wish::Bound(tenant, TenantBounds { closed, zones: Vec::new() })
+                Wish::Bound(tenant, TenantBounds { closed, ..TenantBounds::default() })
             }
             9 => {
                 let zones = ZONES[..self.random.index(2)].iter().map(ToString::to_string).collect();
-                Wish::Bound(tenant, TenantBounds { closed: None, zones })
+                Wish::Bound(tenant, TenantBounds { zones, ..TenantBounds::default() })
+            }
+            10 => Wish::Clear(self.random.pick(&workers)?, self.random.pick(&Classification::ALL)?),
+            11 => {
+                let classification = self.random.pick(&Classification::ALL)?;
+                Wish::Bound(tenant, TenantBounds { classification, ..TenantBounds::default() })
             }
             _ => self.some_quota(tenant)?,
         })

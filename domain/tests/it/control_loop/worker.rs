@@ -167,6 +167,7 @@ impl Turn<'_> {
                     generation: entry.generation,
                     state: entry.state,
                     detail: None,
+                    failures: 0,
                     load: None,
                 };
                 let reports = self.process.entries.iter().map(of).collect();

@@ -47,6 +47,7 @@ impl Database {
             let inside = bounds.zones.is_empty() || bounds.zones.iter().any(|z| z == worker.zone.as_str());
             expect(bounds.closed.is_none() && inside, "the tenant may begin nothing there")?;
         }
+        expect(self.facts.is_cleared(workload.tenant_id, worker.id), "the worker is not cleared for it")?;
         for hold in holds {
             let device = worker.devices.iter().find(|device| device.id == hold.device_id);
             let device = device.ok_or(Refused::Conflict("a device is gone"))?;

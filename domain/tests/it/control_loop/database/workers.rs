@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::accelerators::{Device, DeviceReport};
 use domain::models::{Manifest, Sha256Digest};
+use domain::tenants::Classification;
 use domain::workers::{
     DesiredPlacement, DesiredState, DesiredVersion, ObservedState, PlacementReport, Worker,
 };
@@ -37,9 +38,11 @@ impl Database {
                 id,
                 name: joining.name.parse().expect("names are slugs"),
                 pool: "default".parse().expect("a slug"),
+                dedicated: false,
                 zone: joining.zone.parse().expect("a slug"),
                 address: String::new(),
                 cordoned: false,
+                clearance: Classification::Internal,
                 live: true,
                 devices: Vec::new(),
                 seen_at: now,
@@ -72,6 +75,7 @@ impl Database {
                     class: report.class.clone(),
                     memory_bytes: report.memory_bytes,
                     milli: report.milli,
+                    available_memory_bytes: None,
                     used_memory_bytes: 0,
                     used_milli: 0,
                 };
