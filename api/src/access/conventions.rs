@@ -27,8 +27,14 @@ const MAX_KEY_BYTES: usize = 255;
 /// POSTs that make nothing which could be made twice.
 const REPEATABLE: [&str; 1] = ["check_identity_provider"];
 /// PUTs that say the whole of what they put: nothing of another's is lost.
-const UNCONDITIONAL: [&str; 4] =
-    ["put_project_member", "put_cohort", "put_tenant_quota", "put_project_quota"];
+const UNCONDITIONAL: [&str; 6] = [
+    "put_project_member",
+    "put_cohort",
+    "put_tenant_quota",
+    "put_project_quota",
+    "put_pool",
+    "put_accelerator_class",
+];
 
 /// What an operation of the provisioning API must be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
