@@ -27,13 +27,15 @@ const MAX_KEY_BYTES: usize = 255;
 /// POSTs that make nothing which could be made twice.
 const REPEATABLE: [&str; 1] = ["check_identity_provider"];
 /// PUTs that say the whole of what they put: nothing of another's is lost.
-const UNCONDITIONAL: [&str; 6] = [
+const UNCONDITIONAL: [&str; 8] = [
     "put_project_member",
     "put_cohort",
     "put_tenant_quota",
     "put_project_quota",
     "put_tenant_budgets",
     "put_project_budgets",
+    "put_pool",
+    "put_accelerator_class",
 ];
 
 /// What an operation of the provisioning API must be sent.
