@@ -24,8 +24,8 @@ pub enum PoolsCommand {
     Dedicate {
         /// Its name, e.g. `defence`.
         pool: Slug,
-        /// A ministry, several times for several; without any, nothing is placed there.
-        #[arg(long = "tenant", value_name = "TENANT")]
+        /// Ministries, with commas between them; without any, nothing is placed there.
+        #[arg(long = "to", value_name = "TENANTS", value_delimiter = ',')]
         tenants: Vec<Slug>,
         /// For people.
         #[arg(long)]
