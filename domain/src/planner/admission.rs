@@ -2,6 +2,8 @@
 //! but no device takes gives its quota back at once, so that quota is held only
 //! by what runs.
 
+use std::collections::BTreeMap;
+
 use super::board::{KindState, Known, Seat, Standing};
 use super::{Decision, Planner, failing, quota};
 use crate::quotas::{self, HoldingStanding, Rule};
@@ -32,6 +34,9 @@ impl Planner {
         self.recalled_in_vain.clear();
         self.bring_back();
         while let Some(id) = self.admissions.promised_beyond_budget() {
+            self.wait_again(id, now);
+        }
+        for id in self.promised_nowhere() {
             self.wait_again(id, now);
         }
         self.look_at_devices();
@@ -244,6 +249,20 @@ impl Planner {
     fn waits_for_leaving(&mut self, id: WorkloadId, option: usize) -> bool {
         let promised = self.known.get(&id).is_some_and(|known| known.standing == Standing::Promised);
         promised && self.would_fit(id, option, &[])
+    }
+
+    /// Those promised room that no device would have even when all have left that are
+    /// leaving, as when workers are lost: their quota is for others.
+    fn promised_nowhere(&mut self) -> Vec<WorkloadId> {
+        let promised: Vec<_> = self.admissions.promised().collect();
+        let mut kept = BTreeMap::new();
+        let mut nowhere = Vec::new();
+        for (id, kind, option) in promised {
+            if !*kept.entry((kind, option)).or_insert_with(|| self.would_fit(id, option, &[])) {
+                nowhere.push(id);
+            }
+        }
+        nowhere
     }
 
     /// Makes victims leave. What is placed already is told at once; what this

@@ -72,6 +72,15 @@ impl Admissions {
         idle.flat_map(|root| &root.claims).map(|&(_, slot)| self.entries.get(slot).ask.id).collect()
     }
 
+    /// Who is promised room, with its kind and the option in which.
+    pub fn promised(&self) -> impl Iterator<Item = (WorkloadId, u32, usize)> {
+        let claims = self.roots.values().flat_map(|root| &root.claims);
+        claims.filter_map(|&(_, slot)| {
+            let entry = self.entries.get(slot);
+            Some((entry.ask.id, entry.ask.kind, entry.granted()?.option))
+        })
+    }
+
     /// Whether anybody is promised room.
     pub fn has_promised(&self) -> bool {
         self.roots.values().any(|root| !root.claims.is_empty())
