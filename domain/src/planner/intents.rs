@@ -92,7 +92,13 @@ impl Planner {
             let parting = (on_cordoned.into_iter().take(moved as usize))
                 .chain(others.into_iter().take(surplus as usize))
                 .map(|w| (w.id, w.generation));
-            for (workload, generation) in parting.collect::<Vec<_>>() {
+            let parting: Vec<_> = parting.collect();
+            // What is being placed ends as what it will be by then.
+            if parting.iter().any(|(workload, _)| self.expected.contains_key(workload)) {
+                later.push(owner);
+                continue;
+            }
+            for (workload, generation) in parting {
                 decisions.push(Decision::EndWorkload { workload, generation });
                 self.facts.workloads.remove(&workload);
                 self.forget_member(owner, workload);

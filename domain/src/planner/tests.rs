@@ -118,7 +118,9 @@ fn a_planner_that_is_kept_misses_nothing_any_more() {
     [9055272520224678260, 2409943332450740444, 295573583964456154, 13469528980113067810]
         .into_iter()
         .for_each(|seed| keep_a_planner(seed, false));
-    [4848971221039273300, 9046754912195648672].into_iter().for_each(|seed| keep_a_planner(seed, true));
+    [4848971221039273300, 9046754912195648672, 2820232321242129777]
+        .into_iter()
+        .for_each(|seed| keep_a_planner(seed, true));
 }
 
 fn keep_a_planner(seed: u64, several_classes: bool) {
